@@ -1,0 +1,104 @@
+//! Every code that a user can meet: what it means and what to do. `geoworker explain` prints this table.
+
+/// One code.
+#[derive(Debug, Clone, Copy)]
+pub struct Code {
+    /// Stable name.
+    pub name: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// What to do.
+    pub action: &'static str,
+}
+
+macro_rules! codes {
+    ($($name:ident: $meaning:literal, $action:literal;)+) => {
+        $(#[doc = $meaning] pub const $name: &str = stringify!($name);)+
+        /// All codes, by subject.
+        pub const CATALOGUE: &[Code] =
+            &[$(Code { name: stringify!($name), meaning: $meaning, action: $action }),+];
+    };
+}
+
+codes! {
+    CONFIG_INVALID: "A setting is missing, contradictory or has an invalid value.", "Correct every setting that the message names, then start again.";
+    CONFIG_BACKEND_UNAVAILABLE: "The settings ask for a backend that this build does not contain.", "Unset the variables that the message names to run on the embedded default.";
+    DATA_DIR_IN_USE: "Another server already runs on this data directory.", "Stop it, submit to it (`geoworker submit`), or give this one another --data-dir.";
+    DATA_DIR_UNUSABLE: "The data directory cannot be created or written.", "Check its permissions and the free space, or give another --data-dir.";
+    DATABASE_UNAVAILABLE: "The database did not answer or refused a statement.", "The platform retries. If it lasts, check the disk and the data directory's permissions.";
+    DATABASE_SCHEMA: "The database was written by another version of geoworker.", "Start the version that wrote it, or give another --data-dir.";
+    DISK_FULL: "No space is left for scratch, outputs or the database.", "Free space on the disk that the message names; the platform goes on by itself where it can.";
+    JOB_TYPE_UNKNOWN: "No loaded plugin offers this job type.", "`geoworker plugin list` shows the job types and any plugin that failed to load.";
+    TASK_TYPE_UNKNOWN: "No loaded plugin offers this task type.", "`geoworker plugin list` shows the task types. Tasks of a missing type wait until it is there.";
+    JOB_NOT_FOUND: "There is no job with this id.", "`geoworker jobs` lists jobs; the first digits of an id are enough when they are unique.";
+    PARAM_INVALID: "A parameter is unknown, missing, of the wrong type or out of range.", "`geoworker plugin inspect TYPE` prints the parameters with their types and limits.";
+    PARAM_INCOMPATIBLE: "Parameters contradict each other or the raster's type.", "Choose one of the alternatives that the message names.";
+    BLOB_NOT_FOUND: "The blob does not exist.", "`geoworker blobs list ZONE` shows what is there; `geoworker blobs put` adds a file.";
+    BLOB_NAME_INVALID: "The name of a blob would leave its zone or is not portable.", "Use a relative name of letters, digits and common signs, without `..`, `//` or control characters.";
+    BLOB_ZONE_UNKNOWN: "There is no such zone.", "Use `bronze` for inputs and `silver` for outputs.";
+    BLOB_ACCESS_DENIED: "A plugin used a zone that it did not declare.", "Tell the plugin's author: the zone and access belong into `zones` of `describe`.";
+    BLOB_STORAGE: "Blob storage failed.", "The platform retries. If it lasts, check the storage.";
+    FILE_EMPTY: "The file has no bytes.", "Upload the file again; the transfer was probably cut off.";
+    FILE_TOO_LARGE: "The file is above the size limit for submission.", "Split the file or ask the operator to raise the limit that the message names.";
+    FILE_UNREADABLE: "The file cannot be read as a raster.", "Check that it is a raster in an allowed format and that it opens with gdalinfo; upload it again if it was cut off.";
+    CRS_MISSING: "The raster names no coordinate reference system.", "Submit again with `input_crs`, for example EPSG:32618.";
+    CRS_INVALID: "A coordinate reference system is not understood.", "Use an authority code such as EPSG:4326.";
+    CRS_MISMATCH: "`input_crs` means something else than the CRS in the raster.", "Leave `input_crs` away, or check which of the two is right.";
+    RASTER_EMPTY: "Nearly all pixels are nodata.", "Check the source. Without `strict_mode`, 90 to 99 % only warns.";
+    RASTER_NODATA_CONFLICT: "The nodata value is doubtful: bands differ, or pixels look like nodata and are not declared.", "Declare one nodata value in the source.";
+    RASTER_EXTREME_VALUES: "Values of 1e30 or more on continuous data.", "They are mostly an undeclared nodata value: declare it in the source.";
+    RASTER_TYPE_MISMATCH: "The raster is not of the type that was asked for.", "Use the type that the message names, or `auto`.";
+    RASTER_BAND_INVALID: "The raster has no band or more than 100.", "Split the raster by bands.";
+    RASTER_UNSUPPORTED: "The encoder cannot represent this raster with these settings.", "Use the alternative that the message names.";
+    BIT_DEPTH_WASTE: "The data type is larger than the values need.", "Consider a smaller data type; the result is right either way.";
+    BOUNDS_SUSPICIOUS: "The georeferencing is doubtful.", "Check the geotransform and CRS of the source.";
+    RASTER_INVALID: "The raster was refused by validation.", "The findings name the causes.";
+    COG_INVALID: "The encoded file did not pass its verification and was not published.", "Report it with the source's gdalinfo output; the source is untouched.";
+    GDAL_ERROR: "GDAL failed.", "The message is GDAL's own; check the source with gdalinfo.";
+    NATIVE_CRASH: "The native process ended by a signal.", "The attempt is retried. If it repeats, the source probably hits a defect in GDAL: report it.";
+    MEMORY: "The native process hit its memory limit.", "Raise `GEOWORKER_NATIVE_MEMORY_MB`, or submit a smaller raster.";
+    TIMEOUT: "The operation or task took longer than allowed.", "Raise the limit that the message names, or submit a smaller raster.";
+    NATIVE_PROTOCOL: "The native process ended without a result.", "The attempt is retried. If it repeats, look at the worker's log.";
+    PLUGIN_FILE: "The plugin file cannot be read or has an unreasonable size.", "Copy it to the plugin directory again.";
+    PLUGIN_NOT_WASM: "The plugin file is not a WebAssembly module or component.", "Build it with `wasm32-unknown-unknown` or as a component; docs/plugins.md shows how.";
+    PLUGIN_WORLD_MISMATCH: "The component does not export what a plugin must export.", "Build it against package geoworker:plugin@1.0.0 in wit/.";
+    PLUGIN_IMPORT_UNKNOWN: "The component imports something that the host does not offer.", "Plugins get only the interfaces of geoworker:plugin@1.0.0; remove the import that the message names.";
+    PLUGIN_COMPILE: "The component does not compile.", "Build it again; the message is the compiler's.";
+    PLUGIN_DESCRIBE: "The plugin failed while describing itself.", "The message says which call or limit; tell the plugin's author.";
+    PLUGIN_SCHEMA: "A name or JSON Schema in the plugin's description is not valid.", "Tell the plugin's author.";
+    PLUGIN_CONFLICT: "Another plugin already offers a type of this name.", "Remove one of the two files that the message names.";
+    PLUGIN_TRAP: "The plugin crashed.", "Tell the plugin's author; the task's log has the details.";
+    PLUGIN_CPU_LIMIT: "The plugin used more CPU time than allowed in one call.", "Tell the plugin's author, or raise `cpu_ms` in limits.toml.";
+    PLUGIN_MEMORY_LIMIT: "The plugin asked for more memory than allowed.", "Tell the plugin's author, or raise `memory_mib` in limits.toml.";
+    PLUGIN_OUTPUT_LIMIT: "The plugin passed more data to the host than allowed.", "Tell the plugin's author, or raise `transfer_kib` in limits.toml.";
+    PLUGIN_CALL_LIMIT: "The plugin called the host more often than allowed in one call.", "Tell the plugin's author, or raise `host_calls` in limits.toml.";
+    PLUGIN_OUTPUT_INVALID: "The plugin returned something that breaks the contract.", "Tell the plugin's author; the message says what.";
+    OPERATION_NOT_DECLARED: "The plugin asked for an operation that it did not declare.", "Tell the plugin's author: it belongs into `operations` of `describe`.";
+    STAC_INVALID: "The STAC item lacks a required member.", "Tell the plugin's author; the message names the member.";
+    MESSAGE_INVALID: "A queue message cannot be parsed.", "It was dead-lettered; whoever sent it must follow the message format.";
+    ATTEMPTS_EXHAUSTED: "Every attempt ended without an answer: its workers were lost.", "Look at the workers' logs and at the memory and time limits.";
+    STAGE_FAILED: "Tasks of a stage failed and the stage does not allow failures.", "`geoworker jobs show` lists the failed tasks with their codes.";
+    WORKER_FAULT: "The worker failed outside of the task's own work.", "The attempt is retried. If it repeats, look at the worker's log.";
+    USAGE: "The command line is wrong.", "Run the command with --help.";
+    INTERRUPTED: "The command was interrupted.", "What was accepted goes on when a server runs again.";
+}
+
+/// Looks a code up.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Code> {
+    CATALOGUE.iter().find(|code| code.name.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_say_what_to_do() {
+        for (position, code) in CATALOGUE.iter().enumerate() {
+            assert_eq!(CATALOGUE.iter().position(|other| other.name == code.name), Some(position));
+            assert!(code.meaning.ends_with('.') && code.action.ends_with('.'), "{}", code.name);
+        }
+        assert!(find("blob_not_found").is_some());
+    }
+}

@@ -1,0 +1,81 @@
+//! The file: opening, migrating and the one writer.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, SqlSafeStr, Transaction};
+
+use crate::error::StoreError;
+
+/// How long a statement waits for another process's write.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Connections for reading; writing has one of its own, so that writers of a process queue up without spinning.
+const READERS: u32 = 4;
+
+/// An open SQLite file.
+#[derive(Debug, Clone)]
+pub struct SqliteDatabase {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteDatabase {
+    /// Opens or creates the file and brings its schema up to date.
+    ///
+    /// Write-ahead log with `synchronous = NORMAL`: a killed process loses nothing; a power failure may lose the
+    /// last commits and leaves the file consistent.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or was written by a newer version.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        migrate(&writer).await?;
+        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await?;
+        Ok(Self { writer, readers })
+    }
+
+    /// Begins a transaction that may write.
+    ///
+    /// # Errors
+    /// When another process keeps the file locked.
+    pub async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// A connection for reading.
+    ///
+    /// # Errors
+    /// When none can be opened.
+    pub async fn read(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        Ok(self.readers.acquire().await?)
+    }
+
+    /// Closes the file, after the statements that run.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+    let initial = include_str!("../../../../migrations/sqlite/0001_initial.sql");
+    let migrations =
+        vec![Migration::new(1, "initial".into(), MigrationType::Simple, initial.into_sql_str(), false)];
+    // Two processes may open a new file at once: the second finds the migration done when it tries again.
+    let migrator = Migrator::with_migrations(migrations);
+    if migrator.run(pool).await.is_ok() {
+        return Ok(());
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    migrator.run(pool).await.map_err(StoreError::Schema)
+}

@@ -1,0 +1,77 @@
+//! The contract of durable state.
+
+use async_trait::async_trait;
+use geoworker_machine::{ErrorInfo, JobId, JobState, TaskId};
+use serde_json::Value;
+
+use crate::error::StoreError;
+use crate::records::{
+    Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, Outcome, OutboxRow, Stage, StagePlan, Submitted,
+    Swept, Task, UnitResult,
+};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// The truth. Every method is one transaction; a message about a row is written with the row (outbox).
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Accepts a job, or returns the run with the same type and parameters.
+    async fn submit(&self, job: NewJob) -> Result<Submitted>;
+    /// A job.
+    async fn job(&self, id: &JobId) -> Result<Option<Job>>;
+    /// Jobs whose id begins with `prefix`, newest first.
+    async fn jobs(&self, prefix: &str, limit: u32) -> Result<Vec<Job>>;
+    /// Planned stages of a job, in order.
+    async fn stages(&self, id: &JobId) -> Result<Vec<Stage>>;
+    /// Tasks of a job, by stage and position.
+    async fn tasks(&self, id: &JobId, limit: u32) -> Result<Vec<Task>>;
+    /// A task.
+    async fn task(&self, id: &TaskId) -> Result<Option<Task>>;
+    /// Timeline of a job, oldest first.
+    async fn events(&self, id: &JobId) -> Result<Vec<Event>>;
+
+    /// Starts a stage where the job stands at the one before it; false where it does not (a duplicate or late
+    /// signal). A stage without tasks signals its completion at once.
+    async fn plan_stage(&self, id: &JobId, plan: StagePlan) -> Result<bool>;
+    /// Ends a job that stands at `stage`; false where it does not or is over.
+    async fn end_job(
+        &self,
+        id: &JobId,
+        stage: u32,
+        state: JobState,
+        result: Option<Value>,
+        error: Option<ErrorInfo>,
+    ) -> Result<bool>;
+    /// Tasks of a stage.
+    async fn stage_size(&self, id: &JobId, stage: u32) -> Result<u32>;
+    /// How tasks of a stage ended, in planned order.
+    async fn stage_results(&self, id: &JobId, stage: u32, offset: u32, limit: u32) -> Result<Vec<UnitResult>>;
+
+    /// Takes the lease of a task that is due.
+    async fn claim(&self, id: &TaskId, request: ClaimRequest<'_>) -> Result<Claim>;
+    /// Extends the lease and reports progress.
+    async fn renew(&self, id: &TaskId, epoch: i64, lease_ms: i64, progress: Option<(f64, String)>) -> Result<Fenced>;
+    /// Ends an attempt. The one that ends the last task of a stage signals `stage_complete` on `jobs_queue`.
+    async fn finish(
+        &self,
+        id: &TaskId,
+        epoch: i64,
+        outcome: Outcome,
+        jobs_queue: &str,
+        app_name: &str,
+    ) -> Result<Fenced>;
+    /// Finished operations of a task, by sequence.
+    async fn journal(&self, id: &TaskId) -> Result<Vec<JournalEntry>>;
+    /// Records a finished operation, replacing what stood at and after its sequence.
+    async fn record(&self, id: &TaskId, epoch: i64, entry: JournalEntry) -> Result<Fenced>;
+
+    /// Messages to send, oldest first.
+    async fn outbox(&self, limit: u32) -> Result<Vec<OutboxRow>>;
+    /// Forgets messages that were sent.
+    async fn outbox_sent(&self, ids: &[i64]) -> Result<()>;
+    /// Writes messages again for work that is due and was not hinted at for `quiet_ms`.
+    async fn sweep(&self, quiet_ms: i64, jobs_queue: &str, app_name: &str) -> Result<Swept>;
+    /// Gives back what other workers of an embedded data directory held. Only for its exclusive owner, at start:
+    /// whoever held a lease is dead.
+    async fn release_all(&self) -> Result<u64>;
+}
