@@ -1,0 +1,332 @@
+//! Zones as folders.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use chrono::{DateTime, Utc};
+
+use crate::error::BlobError;
+use crate::name::{BlobRef, check_container};
+
+/// Folder within a zone for what is not visible yet. No blob name can begin with a dot.
+const STAGING: &str = ".staging";
+
+/// A blob as the zone knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobFacts {
+    /// Which blob.
+    pub blob: BlobRef,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// When it was last written.
+    pub last_modified: DateTime<Utc>,
+    /// Changes with the content: inode, size and time of writing.
+    pub etag: String,
+}
+
+/// All zones of a process. Every access goes through an opened folder and cannot leave it, by `..` or symlink.
+#[derive(Debug)]
+pub struct FolderZones {
+    zones: BTreeMap<String, (PathBuf, Dir)>,
+}
+
+/// A file in its zone's staging folder: on the right disk, and invisible until [`FolderZones::publish`].
+#[derive(Debug)]
+pub struct Staged {
+    /// Where a native process writes it.
+    pub path: PathBuf,
+    target: BlobRef,
+    name: String,
+}
+
+impl FolderZones {
+    /// Opens the zones, creating folders that are missing.
+    ///
+    /// # Errors
+    /// When a folder cannot be created or opened.
+    pub fn open(roots: &BTreeMap<String, PathBuf>) -> Result<Self, BlobError> {
+        let mut zones = BTreeMap::new();
+        for (name, root) in roots {
+            std::fs::create_dir_all(root)?;
+            let dir = Dir::open_ambient_dir(root, ambient_authority())?;
+            dir.create_dir_all(STAGING)?;
+            zones.insert(name.clone(), (root.canonicalize()?, dir));
+        }
+        Ok(Self { zones })
+    }
+
+    /// Names of the zones.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.zones.keys().map(String::as_str)
+    }
+
+    /// Facts of a blob.
+    ///
+    /// # Errors
+    /// When the name is not valid or there is no such blob.
+    pub fn stat(&self, blob: &BlobRef) -> Result<BlobFacts, BlobError> {
+        let dir = self.checked(blob)?;
+        let metadata = dir.metadata(blob.path()).map_err(|error| missing(error, blob))?;
+        if !metadata.is_file() {
+            return Err(BlobError::NotFound(blob.to_string()));
+        }
+        facts(blob.clone(), &metadata)
+    }
+
+    /// Opens a blob for reading.
+    ///
+    /// # Errors
+    /// When the name is not valid or there is no such blob.
+    pub fn read(&self, blob: &BlobRef) -> Result<File, BlobError> {
+        self.stat(blob)?;
+        let file = self.checked(blob)?.open(blob.path()).map_err(|error| missing(error, blob))?;
+        Ok(file.into_std())
+    }
+
+    /// Path of a blob for a native process. It is resolved, so that a symlink out of the zone is refused.
+    ///
+    /// # Errors
+    /// When the name is not valid, or there is no such blob in the zone.
+    pub fn native_path(&self, blob: &BlobRef) -> Result<PathBuf, BlobError> {
+        let relative = self.checked(blob)?.canonicalize(blob.path()).map_err(|error| missing(error, blob))?;
+        Ok(self.zone(&blob.zone)?.0.join(relative))
+    }
+
+    /// Blobs whose names begin with `prefix`, by name.
+    ///
+    /// # Errors
+    /// When the zone or container name is not valid.
+    pub fn list(&self, zone: &str, container: &str, prefix: &str, limit: usize) -> Result<Vec<BlobFacts>, BlobError> {
+        check_container(container)?;
+        let (_, dir) = self.zone(zone)?;
+        let mut names = Vec::new();
+        match dir.open_dir(container) {
+            Ok(folder) => walk(&folder, "", &mut names)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+        names.retain(|name| name.starts_with(prefix));
+        names.sort_unstable();
+        names.truncate(limit);
+        names.into_iter().map(|name| self.stat(&BlobRef::new(zone, container, name))).collect()
+    }
+
+    /// Containers of a zone, by name.
+    ///
+    /// # Errors
+    /// When there is no such zone.
+    pub fn containers(&self, zone: &str) -> Result<Vec<String>, BlobError> {
+        let (_, dir) = self.zone(zone)?;
+        let mut names = Vec::new();
+        for entry in dir.entries()? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type()?.is_dir() && check_container(&name).is_ok() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Prepares a file that will become `target`.
+    ///
+    /// # Errors
+    /// When the name is not valid.
+    pub fn stage(&self, target: &BlobRef) -> Result<Staged, BlobError> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        self.checked(target)?;
+        let name = format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let path = self.zone(&target.zone)?.0.join(STAGING).join(&name);
+        Ok(Staged { path, target: target.clone(), name })
+    }
+
+    /// Makes a staged file visible under its name, replacing what was there. Synchronised to disk first.
+    ///
+    /// # Errors
+    /// When the file is not there or cannot be renamed; it is removed then.
+    pub fn publish(&self, staged: Staged) -> Result<BlobFacts, BlobError> {
+        let dir = self.checked(&staged.target)?;
+        let hidden = format!("{STAGING}/{}", staged.name);
+        let result = publish(dir, &hidden, &staged.target.path());
+        if result.is_err() {
+            discard(dir, &hidden);
+        }
+        result?;
+        self.stat(&staged.target)
+    }
+
+    /// Removes a staged file.
+    pub fn discard(&self, staged: &Staged) {
+        if let Ok((_, dir)) = self.zone(&staged.target.zone) {
+            discard(dir, &format!("{STAGING}/{}", staged.name));
+        }
+    }
+
+    /// Writes a blob atomically.
+    ///
+    /// # Errors
+    /// When the name is not valid or the content cannot be read or written.
+    pub fn write(&self, target: &BlobRef, content: &mut dyn Read) -> Result<BlobFacts, BlobError> {
+        let staged = self.stage(target)?;
+        let (_, dir) = self.zone(&target.zone)?;
+        let written = dir.create(format!("{STAGING}/{}", staged.name)).and_then(|mut file| {
+            io::copy(content, &mut file)?;
+            file.flush()
+        });
+        if let Err(error) = written {
+            self.discard(&staged);
+            return Err(error.into());
+        }
+        self.publish(staged)
+    }
+
+    /// Removes what earlier processes left in the staging folders. Only for the exclusive owner of the zones.
+    pub fn sweep_staging(&self) {
+        for (_, dir) in self.zones.values() {
+            let Ok(entries) = dir.read_dir(STAGING) else { continue };
+            for entry in entries.flatten() {
+                // What cannot be removed now is found again at the next start.
+                let _ = entry.remove_file();
+            }
+        }
+    }
+
+    fn zone(&self, name: &str) -> Result<&(PathBuf, Dir), BlobError> {
+        let known = || self.names().collect::<Vec<_>>().join(", ");
+        self.zones.get(name).ok_or_else(|| BlobError::UnknownZone(name.escape_debug().to_string(), known()))
+    }
+
+    fn checked(&self, blob: &BlobRef) -> Result<&Dir, BlobError> {
+        blob.check()?;
+        Ok(&self.zone(&blob.zone)?.1)
+    }
+}
+
+fn publish(dir: &Dir, hidden: &str, visible: &str) -> Result<(), BlobError> {
+    dir.open(hidden)?.sync_all()?;
+    if let Some(folder) = Path::new(visible).parent() {
+        dir.create_dir_all(folder)?;
+    }
+    dir.rename(hidden, dir, visible)?;
+    Ok(())
+}
+
+fn discard(dir: &Dir, hidden: &str) {
+    // A file that is not there needs no removal, and one that stays is swept at the next start.
+    let _ = dir.remove_file(hidden);
+}
+
+fn walk(dir: &Dir, prefix: &str, names: &mut Vec<String>) -> Result<(), BlobError> {
+    for entry in dir.entries()? {
+        let entry = entry?;
+        let part = entry.file_name().to_string_lossy().into_owned();
+        if part.starts_with('.') {
+            continue;
+        }
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            walk(&entry.open_dir()?, &format!("{prefix}{part}/"), names)?;
+        } else if kind.is_file() {
+            names.push(format!("{prefix}{part}"));
+        }
+    }
+    Ok(())
+}
+
+fn facts(blob: BlobRef, metadata: &cap_std::fs::Metadata) -> Result<BlobFacts, BlobError> {
+    use cap_std::fs::MetadataExt;
+    let modified = metadata.modified()?.into_std();
+    let etag = format!("{:x}-{:x}-{:x}{:08x}", metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+    Ok(BlobFacts { blob, size_bytes: metadata.len(), last_modified: modified.into(), etag })
+}
+
+fn missing(error: io::Error, blob: &BlobRef) -> BlobError {
+    let gone = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    if gone { BlobError::NotFound(blob.to_string()) } else { error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zones(root: &Path) -> FolderZones {
+        let roots = ["bronze", "silver"].map(|name| (name.to_owned(), root.join(name)));
+        FolderZones::open(&BTreeMap::from(roots)).expect("opens")
+    }
+
+    fn blob(name: &str) -> BlobRef {
+        BlobRef::new("silver", "cogs", name)
+    }
+
+    #[test]
+    fn blobs_are_written_listed_and_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let zones = zones(folder.path());
+        zones.write(&blob("a/2.tif"), &mut &b"two"[..]).expect("writes");
+        zones.write(&blob("a/1.tif"), &mut &b"one"[..]).expect("writes");
+        let names: Vec<String> = zones
+            .list("silver", "cogs", "a/", 10)
+            .expect("lists")
+            .into_iter()
+            .map(|facts| facts.blob.name)
+            .collect();
+        assert_eq!(names, ["a/1.tif", "a/2.tif"]);
+        let mut text = String::new();
+        zones.read(&blob("a/2.tif")).expect("opens").read_to_string(&mut text).expect("reads");
+        assert_eq!(text, "two");
+        assert_eq!(zones.containers("silver").expect("lists"), ["cogs"]);
+        assert!(matches!(zones.stat(&blob("a")), Err(BlobError::NotFound(_))), "a folder is no blob");
+        assert!(matches!(zones.stat(&BlobRef::new("gold", "c", "n")), Err(BlobError::UnknownZone(..))));
+    }
+
+    #[test]
+    fn no_name_and_no_symlink_leaves_the_zone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let zones = zones(folder.path());
+        std::fs::write(folder.path().join("canary"), "secret").expect("writes");
+        std::fs::create_dir_all(folder.path().join("silver/cogs")).expect("creates");
+        std::os::unix::fs::symlink("../../canary", folder.path().join("silver/cogs/link")).expect("links");
+        std::os::unix::fs::symlink("/etc", folder.path().join("silver/cogs/etc")).expect("links");
+        for name in ["link", "etc/passwd", "../../canary"] {
+            assert!(zones.read(&blob(name)).is_err(), "{name} was read");
+            assert!(zones.native_path(&blob(name)).is_err(), "{name} was resolved");
+        }
+        assert!(zones.write(&blob("etc/new"), &mut &b""[..]).is_err());
+    }
+
+    #[test]
+    fn a_staged_file_is_invisible_until_it_is_published() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let zones = zones(folder.path());
+        let staged = zones.stage(&blob("x.tif")).expect("stages");
+        std::fs::write(&staged.path, "half").expect("writes");
+        assert!(zones.list("silver", "cogs", "", 10).expect("lists").is_empty());
+        assert!(zones.stat(&blob("x.tif")).is_err());
+        assert_eq!(zones.publish(staged).expect("publishes").size_bytes, 4);
+        let left = zones.stage(&blob("y.tif")).expect("stages");
+        std::fs::write(&left.path, "left").expect("writes");
+        zones.sweep_staging();
+        assert!(!left.path.exists());
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::from(io::ErrorKind::StorageFull))
+            }
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let zones = zones(folder.path());
+        assert!(matches!(zones.write(&blob("x"), &mut Broken), Err(BlobError::Full)));
+        let staging = folder.path().join("silver").join(STAGING);
+        assert_eq!(std::fs::read_dir(staging).expect("lists").count(), 0);
+    }
+}

@@ -1,0 +1,102 @@
+//! The contract of a peek-lock queue (R14).
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use geoworker_machine::{ErrorInfo, RetryClass, codes};
+
+/// A message to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingMessage {
+    /// JSON.
+    pub body: String,
+    /// Deliver not before this time, in milliseconds since 1970 UTC; 0 is now.
+    pub not_before: i64,
+}
+
+/// Proof of a lock: which message, and which delivery of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Position in the queue.
+    pub sequence: i64,
+    /// Token of this delivery.
+    pub token: String,
+}
+
+/// A locked message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedMessage {
+    /// Needed to settle it.
+    pub receipt: Receipt,
+    /// JSON.
+    pub body: String,
+    /// Deliveries so far, this one included.
+    pub delivery_count: u32,
+}
+
+/// A message that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Position in the queue.
+    pub sequence: i64,
+    /// JSON.
+    pub body: String,
+    /// Code.
+    pub reason: String,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// Messages in a queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Ready to be received.
+    pub active: u64,
+    /// Being worked on.
+    pub locked: u64,
+    /// Due later.
+    pub scheduled: u64,
+    /// Set aside.
+    pub dead: u64,
+}
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The lock expired or the message was settled before.
+    #[error("the message's lock was lost")]
+    LockLost,
+    /// The broker did not answer.
+    #[error("the queue is not available: {0}")]
+    Unavailable(String),
+}
+
+impl QueueError {
+    /// The public form.
+    #[must_use]
+    pub fn info(&self) -> ErrorInfo {
+        ErrorInfo::new(codes::DATABASE_UNAVAILABLE, RetryClass::Transient, self.to_string())
+    }
+}
+
+/// A set of named queues with peek-lock semantics.
+#[async_trait]
+pub trait Queue: Send + Sync {
+    /// Sends messages, all or none.
+    async fn send(&self, queue: &str, messages: &[OutgoingMessage]) -> Result<(), QueueError>;
+    /// Locks up to `max` messages; waits up to `wait` for the first.
+    async fn receive(&self, queue: &str, max: u32, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError>;
+    /// Removes a message that was dealt with.
+    async fn complete(&self, queue: &str, receipt: &Receipt) -> Result<(), QueueError>;
+    /// Unlocks a message for the next receiver.
+    async fn abandon(&self, queue: &str, receipt: &Receipt) -> Result<(), QueueError>;
+    /// Sets a message aside with a reason.
+    async fn dead_letter(&self, queue: &str, receipt: &Receipt, reason: &str, detail: &str)
+    -> Result<(), QueueError>;
+    /// Extends the lock by its full length.
+    async fn renew(&self, queue: &str, receipt: &Receipt) -> Result<(), QueueError>;
+    /// Counts messages.
+    async fn depth(&self, queue: &str) -> Result<Depth, QueueError>;
+    /// Messages that were set aside, oldest first.
+    async fn dead_letters(&self, queue: &str, max: u32) -> Result<Vec<DeadLetter>, QueueError>;
+}
