@@ -1,0 +1,111 @@
+//! Making a Cloud Optimized GeoTIFF: check, encode, verify.
+
+use std::path::Path;
+use std::time::Instant;
+
+use gdal::{Dataset, DriverManager};
+
+use crate::encoding::encoding;
+use crate::environment::{hide, take_messages};
+use crate::error::{GDAL_ERROR, RasterError};
+use crate::ffi;
+use crate::inspect::inspect;
+use crate::model::{CogOptions, CogReport};
+use crate::source;
+use crate::verify::{Expectation, verify};
+
+/// Share of the progress that encoding takes; verification takes the rest.
+const ENCODE_SHARE: f64 = 0.85;
+
+/// Encodes `source` as a COG at `target` (which must not be in use) and verifies the result.
+///
+/// `threads` bounds compression threads. `progress` gets 0 to 1. On failure nothing is left at `target`.
+///
+/// # Errors
+/// `RASTER_UNSUPPORTED` before anything is read, `FILE_UNREADABLE`, `GDAL_ERROR`, `DISK_FULL`, `MEMORY`, or
+/// `COG_INVALID` where the result is not what it must be.
+pub fn create_cog(
+    source: &Path,
+    target: &Path,
+    options: &CogOptions,
+    threads: usize,
+    progress: &mut dyn FnMut(f64),
+) -> Result<CogReport, RasterError> {
+    let result = encode_and_verify(source, target, options, threads, progress);
+    if result.is_err() {
+        // Nothing to remove where the target was never created.
+        let _ = std::fs::remove_file(target);
+    }
+    result
+}
+
+fn encode_and_verify(
+    source_path: &Path,
+    target: &Path,
+    options: &CogOptions,
+    threads: usize,
+    progress: &mut dyn FnMut(f64),
+) -> Result<CogReport, RasterError> {
+    let info = inspect(source_path, options.input_crs.as_deref())?;
+    let mut encoding = encoding(&info, options)?;
+    let target_crs = options.target_crs.as_deref().map(source::crs).transpose()?;
+    let same_crs = target_crs.as_ref().is_some_and(|crs| {
+        info.crs.as_ref().and_then(|declared| declared.code.as_deref()).and_then(|code| source::crs(code).ok())
+            == Some(crs.clone())
+    });
+    if same_crs {
+        // Already there: a warp would only resample.
+        encoding.options.retain(|option| !option.starts_with("TARGET_SRS=") && !option.starts_with("WARP_"));
+    }
+    let warped = target_crs.is_some() && !same_crs;
+    encoding.options.push(format!("NUM_THREADS={threads}"));
+    hide(target, "the output");
+    let started = Instant::now();
+    let dataset = open_with_crs(source_path, options.input_crs.as_deref())?;
+    take_messages();
+    let copy = ffi::create_copy("COG", &dataset, target, &encoding.options, &mut |fraction| {
+        progress(fraction * ENCODE_SHARE);
+    })?;
+    ffi::close(copy)?;
+    let encode_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let expectation = Expectation {
+        source: &dataset,
+        info: &info,
+        options,
+        lossless: encoding.lossless,
+        alpha_to_mask: encoding.alpha_to_mask,
+        warped,
+    };
+    let verified = verify(target, &expectation, &mut |fraction| {
+        progress(ENCODE_SHARE + fraction * (1.0 - ENCODE_SHARE));
+    })?;
+    progress(1.0);
+    Ok(CogReport {
+        size_bytes: verified.info.size_bytes,
+        sha256: verified.sha256,
+        width: verified.info.width,
+        height: verified.info.height,
+        compression: options.compression.clone(),
+        predictor: encoding.predictor.to_owned(),
+        block_size: options.block_size,
+        overview_count: verified.info.overview_count,
+        overview_resampling: options.overview_resampling.clone(),
+        crs: verified.info.crs.and_then(|crs| crs.code),
+        pixel_sha256: verified.pixel_sha256,
+        pixels_verified: verified.pixels_compared,
+        not_carried: verified.not_carried,
+        encode_ms,
+    })
+}
+
+/// Opens the source; an `input_crs` is laid over it by a virtual dataset in memory.
+fn open_with_crs(path: &Path, input_crs: Option<&str>) -> Result<Dataset, RasterError> {
+    let dataset = source::open(path)?;
+    let Some(text) = input_crs else { return Ok(dataset) };
+    let srs = source::crs(text)?;
+    let failed = |_| RasterError::gdal(GDAL_ERROR, "the CRS cannot be assigned");
+    let driver = DriverManager::get_driver_by_name("VRT").map_err(failed)?;
+    let mut assigned = dataset.create_copy(&driver, "", &Default::default()).map_err(failed)?;
+    assigned.set_spatial_ref(&srs).map_err(failed)?;
+    Ok(assigned)
+}

@@ -1,0 +1,77 @@
+//! GDAL as this process uses it: bounded cache, no sidecar files, no network, errors collected.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use gdal::errors::CplErrType;
+
+/// Drivers that may open user files. Formats that refer to other files (VRT, WMS, ...) are not among them.
+pub(crate) const INPUT_DRIVERS: &[&str] = &["GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG"];
+
+/// Messages kept for the next error.
+const KEPT_MESSAGES: usize = 20;
+
+static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static HIDDEN: Mutex<Vec<(String, &str)>> = Mutex::new(Vec::new());
+
+/// Sets GDAL up for this process. `cache_mib` bounds its block cache, `scratch` takes its temporary files.
+pub fn configure(cache_mib: u64, scratch: Option<&Path>) {
+    gdal::DriverManager::register_all();
+    let options = [
+        ("GDAL_CACHEMAX", cache_mib.to_string()),
+        ("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR".into()),
+        ("GDAL_PAM_ENABLED", "NO".into()),
+        ("GDAL_HTTP_MAX_RETRY", "0".into()),
+        ("CPL_VSIL_CURL_ALLOWED_EXTENSIONS", ".none".into()),
+        ("CPL_DEBUG", "OFF".into()),
+    ];
+    for (key, value) in options {
+        // These keys contain no NUL, the only reason for a refusal.
+        let _ = gdal::config::set_config_option(key, &value);
+    }
+    if let Some(folder) = scratch {
+        let _ = gdal::config::set_config_option("CPL_TMPDIR", &folder.to_string_lossy());
+    }
+    gdal::config::set_error_handler(|kind, _, message| {
+        if matches!(kind, CplErrType::Failure | CplErrType::Fatal) {
+            remember(message);
+        }
+    });
+}
+
+/// Version of the GDAL that is loaded, such as `3.6.2`.
+#[must_use]
+pub fn gdal_version() -> String {
+    gdal::version::version_info("RELEASE_NAME")
+}
+
+/// Replaces `path` by `word` in every message from now on.
+pub(crate) fn hide(path: &Path, word: &'static str) {
+    if let Ok(mut hidden) = HIDDEN.lock() {
+        hidden.push((path.to_string_lossy().into_owned(), word));
+        let parent = path.parent().map(PathBuf::from).unwrap_or_default();
+        if parent.components().count() > 1 {
+            hidden.push((parent.to_string_lossy().into_owned(), "."));
+        }
+    }
+}
+
+/// The messages since the last call, oldest first.
+pub(crate) fn take_messages() -> Vec<String> {
+    MESSAGES.lock().map(|mut messages| std::mem::take(&mut *messages)).unwrap_or_default()
+}
+
+fn remember(message: &str) {
+    let mut text = message.trim().to_owned();
+    if let Ok(hidden) = HIDDEN.lock() {
+        for (path, word) in hidden.iter() {
+            text = text.replace(path.as_str(), word);
+        }
+    }
+    if let Ok(mut messages) = MESSAGES.lock() {
+        if messages.len() == KEPT_MESSAGES {
+            messages.remove(0);
+        }
+        messages.push(text);
+    }
+}

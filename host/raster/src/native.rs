@@ -1,0 +1,123 @@
+//! The operations as a child process runs them: a request on standard input, JSON lines on standard output.
+//!
+//! The child has no way to reach anything but the paths in its request; a supervisor kills it to cancel.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::RasterError;
+use crate::model::CogOptions;
+use crate::{cog, environment, inspect, preview, statistics, validate};
+
+/// Progress lines at most this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What a child is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NativeRequest {
+    /// The work.
+    pub operation: Operation,
+    /// Bytes of data memory that the child may have; 0 is no limit.
+    pub memory_bytes: u64,
+    /// Compression threads.
+    pub threads: usize,
+    /// Folder for temporary files; removed by the supervisor.
+    pub scratch: PathBuf,
+}
+
+/// The work, with resolved paths.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the functions of this crate document what they take")]
+pub enum Operation {
+    Inspect { source: PathBuf, input_crs: Option<String> },
+    Statistics { source: PathBuf, max_pixels: u64 },
+    CreateCog { source: PathBuf, target: PathBuf, options: CogOptions },
+    ValidateCog { source: PathBuf },
+    Preview { source: PathBuf, target: PathBuf, max_edge: u32 },
+}
+
+/// One line that a child writes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NativeLine {
+    /// 0 to 1.
+    Progress(f64),
+    /// The answer; the last line.
+    Done(Value),
+    /// The failure; the last line.
+    Failed(RasterError),
+}
+
+/// Share of the memory that GDAL's block cache gets.
+const CACHE_SHARE: u64 = 8;
+/// Bounds of the block cache in MiB.
+const CACHE_MIB: std::ops::RangeInclusive<u64> = 32..=256;
+
+/// Runs a request and writes its lines.
+///
+/// # Errors
+/// Only where a line cannot be written: the supervisor is gone.
+pub fn serve(request: &NativeRequest, out: &mut dyn Write) -> io::Result<()> {
+    let cache = match request.memory_bytes {
+        0 => *CACHE_MIB.end(),
+        bytes => (bytes / CACHE_SHARE / (1 << 20)).clamp(*CACHE_MIB.start(), *CACHE_MIB.end()),
+    };
+    environment::configure(cache, Some(&request.scratch));
+    let mut last = Instant::now();
+    let mut progress = |fraction: f64| {
+        if last.elapsed() >= PROGRESS_INTERVAL {
+            last = Instant::now();
+            // A supervisor that is gone shows when the answer is written.
+            let _ = line(out, &NativeLine::Progress(fraction));
+        }
+    };
+    let result = run(&request.operation, request.threads, &mut progress);
+    let last_line = match result {
+        Ok(value) => NativeLine::Done(value),
+        Err(error) => NativeLine::Failed(error),
+    };
+    line(out, &last_line)
+}
+
+/// Runs one operation in this process.
+///
+/// # Errors
+/// What the operation's function says.
+pub fn run(operation: &Operation, threads: usize, progress: &mut dyn FnMut(f64)) -> Result<Value, RasterError> {
+    let value = match operation {
+        Operation::Inspect { source, input_crs } => to_value(inspect::inspect(source, input_crs.as_deref())?),
+        Operation::Statistics { source, max_pixels } => to_value(statistics::statistics(source, *max_pixels)?),
+        Operation::CreateCog { source, target, options } => {
+            to_value(cog::create_cog(source, target, options, threads, progress)?)
+        }
+        Operation::ValidateCog { source } => to_value(validate::validate_cog(source)?),
+        Operation::Preview { source, target, max_edge } => to_value(preview::preview(source, target, *max_edge)?),
+    };
+    value.map_err(|error| RasterError::permanent(crate::error::GDAL_ERROR, error.to_string()))
+}
+
+impl Operation {
+    /// The file that the operation writes.
+    #[must_use]
+    pub fn target(&self) -> Option<&Path> {
+        match self {
+            Self::CreateCog { target, .. } | Self::Preview { target, .. } => Some(target),
+            Self::Inspect { .. } | Self::Statistics { .. } | Self::ValidateCog { .. } => None,
+        }
+    }
+}
+
+fn to_value(answer: impl Serialize) -> Result<Value, serde_json::Error> {
+    serde_json::to_value(answer)
+}
+
+fn line(out: &mut dyn Write, line: &NativeLine) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}

@@ -1,0 +1,102 @@
+//! Opening files that users supplied.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use gdal::spatial_ref::{AxisMappingStrategy, SpatialRef};
+use gdal::{Dataset, DatasetOptions, GdalOpenFlags};
+
+use crate::environment::{INPUT_DRIVERS, hide, take_messages};
+use crate::error::{CRS_INVALID, FILE_EMPTY, FILE_UNREADABLE, RasterError};
+
+/// Length of the CRS text that a person may give; anything longer is no authority code.
+const MAX_CRS_TEXT: usize = 64;
+
+/// Opens a raster with the allowed drivers only. Cheap checks come first.
+pub(crate) fn open(path: &Path) -> Result<Dataset, RasterError> {
+    hide(path, "the source");
+    let mut magic = [0; 16];
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Err(RasterError::permanent(FILE_EMPTY, "the file has no bytes"));
+    }
+    let read = file.read(&mut magic)?;
+    if !is_raster(&magic[..read]) {
+        let message = "the file is not a TIFF, JPEG, PNG or JPEG 2000: its first bytes are those of something else";
+        return Err(RasterError::permanent(FILE_UNREADABLE, message));
+    }
+    take_messages();
+    let options = DatasetOptions {
+        open_flags: GdalOpenFlags::GDAL_OF_READONLY | GdalOpenFlags::GDAL_OF_RASTER | GdalOpenFlags::GDAL_OF_VERBOSE_ERROR,
+        allowed_drivers: Some(INPUT_DRIVERS),
+        ..DatasetOptions::default()
+    };
+    let opened = Dataset::open_ex(path, options);
+    opened.map_err(|_| RasterError::gdal(FILE_UNREADABLE, "the file cannot be opened as a raster"))
+}
+
+/// A CRS from an authority code such as `EPSG:4326`.
+pub(crate) fn crs(text: &str) -> Result<SpatialRef, RasterError> {
+    let invalid = || {
+        let shown: String = text.chars().take(MAX_CRS_TEXT).flat_map(char::escape_debug).collect();
+        RasterError::permanent(CRS_INVALID, format!("'{shown}' is not a known CRS; use a code such as EPSG:4326"))
+    };
+    let (authority, code) = text.split_once(':').ok_or_else(invalid)?;
+    let plain = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if text.len() > MAX_CRS_TEXT || !plain(authority) || !plain(code) {
+        return Err(invalid());
+    }
+    let mut srs = SpatialRef::from_definition(text).map_err(|_| invalid())?;
+    srs.set_axis_mapping_strategy(AxisMappingStrategy::TraditionalGisOrder);
+    take_messages();
+    Ok(srs)
+}
+
+/// The CRS of a dataset, or that of its ground control points.
+pub(crate) fn dataset_crs(dataset: &Dataset) -> Option<SpatialRef> {
+    let srs = dataset.spatial_ref().ok().or_else(|| dataset.gcp_spatial_ref());
+    take_messages();
+    let mut srs = srs?;
+    srs.set_axis_mapping_strategy(AxisMappingStrategy::TraditionalGisOrder);
+    Some(srs)
+}
+
+/// `AUTHORITY:CODE` of a CRS, where it has or matches one.
+pub(crate) fn crs_code(srs: &SpatialRef) -> Option<String> {
+    if let (Some(name), Ok(code)) = (srs.auth_name(), srs.auth_code()) {
+        return Some(format!("{name}:{code}"));
+    }
+    let mut copy = srs.clone();
+    let found = copy.auto_identify_epsg().ok().and_then(|()| copy.auth_code().ok()).map(|code| format!("EPSG:{code}"));
+    take_messages();
+    // A match that means something else is no match.
+    found.filter(|code| crs(code).is_ok_and(|candidate| candidate == *srs))
+}
+
+fn is_raster(magic: &[u8]) -> bool {
+    const MAGICS: &[&[u8]] = &[
+        b"II*\0",
+        b"MM\0*",
+        b"II+\0",
+        b"MM\0+",
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"\0\0\0\x0cjP  \r\n\x87\n",
+        b"\xff\x4f\xff\x51",
+    ];
+    MAGICS.iter().any(|known| magic.starts_with(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_authority_codes_are_a_crs() {
+        for text in ["", "4326", "EPSG:", "EPSG:4326;x", "+proj=longlat", "/vsicurl/x:y", "http://a", "EPSG:99999999"] {
+            assert_eq!(crs(text).expect_err("is refused").code, CRS_INVALID, "{text}");
+        }
+        assert_eq!(crs_code(&crs("EPSG:32618").expect("is known")).as_deref(), Some("EPSG:32618"));
+    }
+}

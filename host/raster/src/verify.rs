@@ -1,0 +1,217 @@
+//! Verification of an output before anybody can see it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use gdal::{Dataset, Metadata};
+use sha2::{Digest, Sha256};
+
+use crate::error::{COG_INVALID, RasterError};
+use crate::ffi::{BYTE, Plane, PixelType, Window, pixel_type, read_raw};
+use crate::inspect::inspect;
+use crate::model::{CogOptions, RasterInfo};
+use crate::source;
+use crate::validate::validate_cog;
+
+/// Rows that are compared at a time: a block row, so that each block is decoded once.
+const ROWS: usize = 512;
+
+/// What the output must be.
+pub(crate) struct Expectation<'a> {
+    pub(crate) source: &'a Dataset,
+    pub(crate) info: &'a RasterInfo,
+    pub(crate) options: &'a CogOptions,
+    pub(crate) lossless: bool,
+    pub(crate) alpha_to_mask: bool,
+    pub(crate) warped: bool,
+}
+
+/// What it is.
+pub(crate) struct Verified {
+    pub(crate) info: RasterInfo,
+    pub(crate) sha256: String,
+    pub(crate) pixel_sha256: String,
+    pub(crate) pixels_compared: bool,
+    pub(crate) not_carried: Vec<String>,
+}
+
+pub(crate) fn verify(
+    path: &Path,
+    expected: &Expectation<'_>,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Verified, RasterError> {
+    let verdict = validate_cog(path)?;
+    if let Some(problem) = verdict.problems.first() {
+        return Err(invalid(format!("layout ({}): {}", problem.requirement, problem.message)));
+    }
+    let info = inspect(path, None)?;
+    check_header(&info, expected)?;
+    let output = source::open(path)?;
+    let compare = expected.lossless && !expected.warped;
+    let against = compare.then_some(expected.source);
+    let pixel_sha256 = check_pixels(&output, against, progress)?;
+    let not_carried = if expected.warped { Vec::new() } else { not_carried(&output, &info, expected) };
+    Ok(Verified { info, sha256: file_sha256(path)?, pixel_sha256, pixels_compared: compare, not_carried })
+}
+
+fn invalid(message: impl Into<String>) -> RasterError {
+    RasterError::permanent(COG_INVALID, message)
+}
+
+fn check_header(info: &RasterInfo, expected: &Expectation<'_>) -> Result<(), RasterError> {
+    let (source, options) = (expected.info, expected.options);
+    let bands = source.bands.len() - usize::from(expected.alpha_to_mask);
+    if !expected.warped && (info.width, info.height, info.bands.len()) != (source.width, source.height, bands) {
+        return Err(invalid("size or band count differ from the source's"));
+    }
+    let edge = options.block_size;
+    if (info.block_width, info.block_height) != (edge, edge) && info.width.max(info.height) > edge {
+        return Err(invalid(format!("blocks are {} × {}", info.block_width, info.block_height)));
+    }
+    let overviews = expected_overviews(info.width, info.height, edge);
+    if info.overview_count != overviews {
+        return Err(invalid(format!("{} overviews instead of {overviews}", info.overview_count)));
+    }
+    let nodata = |info: &RasterInfo| info.bands.first().and_then(|band| band.nodata.clone());
+    if nodata(info) != nodata(source) {
+        return Err(invalid(format!("nodata is {:?} instead of {:?}", nodata(info), nodata(source))));
+    }
+    let wanted = options.target_crs.as_deref().filter(|_| expected.warped);
+    match (wanted, &source.crs, &info.crs) {
+        (Some(code), _, Some(found)) => same_crs(code, found.code.as_deref().unwrap_or(&found.wkt)),
+        (None, Some(declared), Some(found)) if declared.code == found.code => Ok(()),
+        (None, None, _) => Ok(()),
+        _ => Err(invalid("the CRS was not carried over")),
+    }
+}
+
+fn same_crs(wanted: &str, found: &str) -> Result<(), RasterError> {
+    if source::crs(wanted)? == source::crs(found)? { Ok(()) } else { Err(invalid(format!("the CRS is {found}"))) }
+}
+
+/// The COG driver halves until both edges fit into one block.
+fn expected_overviews(width: u32, height: u32, block: u32) -> u32 {
+    let mut count = 0;
+    let (mut width, mut height) = (width, height);
+    while width > block || height > block {
+        width /= 2;
+        height /= 2;
+        count += 1;
+    }
+    count
+}
+
+/// Reads every pixel of the output (so that each block is decoded once) and compares it with the source.
+fn check_pixels(
+    output: &Dataset,
+    source: Option<&Dataset>,
+    progress: &mut dyn FnMut(f64),
+) -> Result<String, RasterError> {
+    let (width, height) = output.raster_size();
+    let planes: Vec<(Plane, PixelType)> =
+        (1..=output.raster_count()).map(|n| (Plane::Band(n), pixel_type(output, n))).collect();
+    let mask = has_dataset_mask(output);
+    let mut buffers = vec![Vec::new(); planes.len()];
+    let mut hasher = Sha256::new();
+    let mut other = Vec::new();
+    for y in (0..height).step_by(ROWS) {
+        let window = Window { x: 0, y, width, height: ROWS.min(height - y) };
+        for ((plane, kind), buffer) in planes.iter().zip(&mut buffers) {
+            read_raw(output, *plane, window, *kind, buffer)?;
+            if let Some(source) = source {
+                read_raw(source, *plane, window, *kind, &mut other)?;
+                compare(buffer, &other, y)?;
+            }
+        }
+        if let (true, Some(source)) = (mask, source) {
+            let mut own = Vec::new();
+            read_raw(output, Plane::Mask, window, BYTE, &mut own)?;
+            read_raw(source, Plane::Mask, window, BYTE, &mut other)?;
+            compare(&own, &other, y)?;
+        }
+        for row in 0..window.height {
+            for ((_, kind), buffer) in planes.iter().zip(&buffers) {
+                let length = width * kind.bytes();
+                hasher.update(&buffer[row * length..(row + 1) * length]);
+            }
+        }
+        progress((y + window.height) as f64 / height as f64);
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+fn compare(output: &[u8], source: &[u8], row: usize) -> Result<(), RasterError> {
+    if output == source {
+        return Ok(());
+    }
+    Err(invalid(format!("pixels from row {row} on differ from the source's")))
+}
+
+fn has_dataset_mask(dataset: &Dataset) -> bool {
+    let flags = dataset.rasterband(1).ok().and_then(|band| band.mask_flags().ok());
+    flags.is_some_and(|flags| flags.is_per_dataset() && !flags.is_alpha())
+}
+
+/// Names what the source has and the output lacks.
+fn not_carried(output: &Dataset, info: &RasterInfo, expected: &Expectation<'_>) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (before, after) in expected.info.bands.iter().zip(&info.bands) {
+        let pairs = [
+            ("scale", before.scale != after.scale),
+            ("offset", before.offset != after.offset),
+            ("unit", before.unit != after.unit),
+            ("description", before.description != after.description),
+            ("colour table", before.color_table_entries != after.color_table_entries),
+            ("nodata", before.nodata != after.nodata),
+            ("colour interpretation", before.color_interpretation != after.color_interpretation),
+        ];
+        let lost = pairs.iter().filter(|(_, differs)| *differs);
+        missing.extend(lost.map(|(what, _)| format!("{what} of band {}", before.index)));
+    }
+    if expected.info.gcp_count != info.gcp_count {
+        missing.push("ground control points".into());
+    }
+    if expected.info.has_rpc && !info.has_rpc {
+        missing.push("rational polynomial coefficients".into());
+    }
+    let kept = output.metadata_domain("").unwrap_or_default();
+    let tags = expected.source.metadata_domain("").unwrap_or_default();
+    // The COG driver declares its own overview resampling, and area-or-point is compared through GDAL's default.
+    let lost = tags.into_iter().filter(|tag| !kept.contains(tag) && !tag.starts_with("OVR_RESAMPLING_ALG="));
+    missing.extend(lost.filter_map(|tag| tag.split_once('=').map(|(key, _)| format!("tag {key}"))));
+    missing
+}
+
+fn file_sha256(path: &Path) -> Result<String, RasterError> {
+    struct Sink(Sha256);
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut sink = Sink(Sha256::new());
+    io::copy(&mut File::open(path)?.by_ref(), &mut sink)?;
+    Ok(hex(&sink.0.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overviews_halve_until_one_block() {
+        assert_eq!(expected_overviews(512, 512, 512), 0);
+        assert_eq!(expected_overviews(513, 1, 512), 1);
+        assert_eq!(expected_overviews(2000, 1000, 512), 2);
+        assert_eq!(expected_overviews(1023, 1023, 512), 1);
+    }
+}
