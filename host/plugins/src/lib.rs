@@ -1,1 +1,27 @@
-//! x
+//! The plugin host: loads WebAssembly components, bounds them, and lets them ask for journaled operations.
+//!
+//! [`Registry`] holds what was loaded, [`load`] is the pipeline with an outcome for each file, [`Limits`] bounds
+//! every call, and [`HostServices`] is what a guest's requests end at.
+
+mod bindings;
+mod cache;
+mod call;
+mod component;
+mod engine;
+mod error;
+mod guest;
+mod imports;
+pub mod limits;
+mod load;
+mod registry;
+mod schema;
+mod services;
+
+pub use bindings::{BlobRef, FileFacts, JobContext, TaskContext, TaskDefinition, TaskRoute};
+pub use call::{Finding, Validation};
+pub use engine::PluginEngine;
+pub use error::PluginError;
+pub use limits::Limits;
+pub use load::{LoadReport, LoadStage, load_directory, load_file};
+pub use registry::{JobTypeInfo, LoadedPlugin, Registry, TaskTypeInfo};
+pub use services::{HostServices, JournaledOperation, NoServices, OperationError, UnitResult};

@@ -1,0 +1,71 @@
+//! The engine: configuration and the clock that interrupts guests.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Engine};
+
+use crate::bindings;
+use crate::guest::GuestState;
+
+/// How often guests are looked at. A CPU limit is exact to this.
+pub(crate) const TICK: Duration = Duration::from_millis(5);
+/// Stack of a guest.
+const WASM_STACK: usize = 512 * 1024;
+
+/// Compiles and runs guests. Clones share everything.
+#[derive(Clone)]
+pub struct PluginEngine {
+    engine: Engine,
+    linker: Arc<Linker<GuestState>>,
+}
+
+impl PluginEngine {
+    /// An engine with its ticker thread, which ends with the engine.
+    ///
+    /// # Errors
+    /// Where this processor cannot be compiled for.
+    pub fn new() -> wasmtime::Result<Self> {
+        let mut config = Config::new();
+        config.wasm_component_model(true).epoch_interruption(true).max_wasm_stack(WASM_STACK);
+        let engine = Engine::new(&config)?;
+        let mut linker = Linker::new(&engine);
+        bindings::Plugin::add_to_linker::<_, HasSelf<GuestState>>(&mut linker, |state| state)?;
+        start_ticker(&engine);
+        Ok(Self { engine, linker: Arc::new(linker) })
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn linker(&self) -> &Linker<GuestState> {
+        &self.linker
+    }
+
+    /// Changes whenever a compiled artefact of another engine would not fit.
+    pub(crate) fn compatibility(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    }
+}
+
+impl std::fmt::Debug for PluginEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PluginEngine").finish_non_exhaustive()
+    }
+}
+
+fn start_ticker(engine: &Engine) {
+    let weak = engine.weak();
+    std::thread::spawn(move || {
+        while let Some(engine) = weak.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(TICK);
+        }
+    });
+}

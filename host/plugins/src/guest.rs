@@ -1,0 +1,242 @@
+//! State of one invocation: what it may use, what it has used, and the journal it is answered from.
+
+use std::collections::VecDeque;
+
+use geoworker_machine::ids::digest;
+use geoworker_machine::json::canonical;
+use geoworker_machine::{ErrorInfo, codes};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+
+use crate::engine::{PluginEngine, TICK};
+use crate::error::Stop;
+use crate::limits::Limits;
+use crate::services::{HostServices, JournaledOperation, OperationError};
+
+/// Instances, memories and tables that one component may have; adapters and shims need a few each.
+const MAX_PARTS: usize = 64;
+
+/// What a guest has declared and may therefore ask for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Grants {
+    pub(crate) operations: Vec<String>,
+    pub(crate) zones: Vec<String>,
+}
+
+pub(crate) struct GuestState {
+    pub(crate) limits: Limits,
+    pub(crate) services: Box<dyn HostServices>,
+    grants: Grants,
+    journal: VecDeque<JournaledOperation>,
+    sequence: u32,
+    cpu_budget_ms: u64,
+    cpu_ticks: u64,
+    memory: u64,
+    host_calls: u64,
+    log_lines: u64,
+}
+
+impl GuestState {
+    pub(crate) fn new(
+        limits: Limits,
+        cpu_budget_ms: u64,
+        services: Box<dyn HostServices>,
+        grants: Grants,
+        journal: Vec<JournaledOperation>,
+    ) -> Self {
+        Self {
+            limits,
+            services,
+            grants,
+            journal: journal.into(),
+            sequence: 0,
+            cpu_budget_ms,
+            cpu_ticks: 0,
+            memory: 0,
+            host_calls: 0,
+            log_lines: 0,
+        }
+    }
+
+    /// A fresh store in which all limits are armed, start functions included.
+    pub(crate) fn into_store(self, engine: &PluginEngine) -> Store<GuestState> {
+        let transfer = usize::try_from(self.limits.transfer_kib.saturating_mul(1024)).unwrap_or(usize::MAX);
+        let mut store = Store::new(engine.engine(), self);
+        store.limiter(|state| state);
+        store.set_hostcall_fuel(transfer);
+        store.set_epoch_deadline(1);
+        // Each tick is charged when the guest runs through it. A tick that passes during a host operation is
+        // charged once, not for the operation's length; yielding lets other tasks of the thread go on.
+        store.epoch_deadline_callback(|mut context| {
+            let state = context.data_mut();
+            state.cpu_ticks += 1;
+            let used = state.cpu_ticks * TICK.as_millis() as u64;
+            if used > state.cpu_budget_ms {
+                return Err(Stop::Cpu(state.cpu_budget_ms).into());
+            }
+            Ok(UpdateDeadline::Yield(1))
+        });
+        store
+    }
+
+    /// Counts a host call.
+    pub(crate) fn enter(&mut self) -> wasmtime::Result<()> {
+        self.host_calls += 1;
+        if self.host_calls > self.limits.host_calls {
+            return Err(Stop::Calls(self.limits.host_calls).into());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn log_line(&mut self, level: &str, message: &str) {
+        self.log_lines += 1;
+        if self.log_lines > self.limits.log_lines {
+            return;
+        }
+        let clean = clean_line(message, self.limits.log_line_bytes);
+        let level = if matches!(level, "debug" | "warn" | "error") { level } else { "info" };
+        self.services.log(level, &clean);
+        if self.log_lines == self.limits.log_lines {
+            self.services.log("warn", "the log budget of this call is used up; further lines are dropped");
+        }
+    }
+
+    /// Refuses zones that were not declared.
+    pub(crate) fn check_zone(&self, zone: &str, access: &str) -> Result<(), ErrorInfo> {
+        let wanted = format!("{zone}:{access}");
+        if self.grants.zones.contains(&wanted) {
+            return Ok(());
+        }
+        let message = format!("the task type did not declare '{}'", wanted.escape_debug());
+        Err(ErrorInfo::permanent(codes::BLOB_ACCESS_DENIED, message))
+    }
+
+    /// Answers from the journal, or performs the operation and remembers its outcome.
+    ///
+    /// Transient failures are not remembered: the next attempt tries again.
+    pub(crate) async fn durable<Q: Serialize, A: DeserializeOwned>(
+        &mut self,
+        operation: &str,
+        request: &Q,
+    ) -> wasmtime::Result<Result<A, ErrorInfo>> {
+        self.enter()?;
+        if !self.grants.operations.iter().any(|declared| declared == operation) {
+            let message = format!("the task type did not declare '{operation}'");
+            return Ok(Err(ErrorInfo::permanent(codes::OPERATION_NOT_DECLARED, message)));
+        }
+        let request = serde_json::to_value(request)?;
+        let hash = digest(&[operation, &canonical(&request)]);
+        let outcome = match self.replay(operation, &hash) {
+            Some(outcome) => outcome,
+            None => self.perform(operation, request, hash).await?,
+        };
+        self.sequence += 1;
+        match outcome {
+            Ok(value) => Ok(Ok(serde_json::from_value(value)?)),
+            Err(info) => Ok(Err(info)),
+        }
+    }
+
+    fn replay(&mut self, operation: &str, hash: &str) -> Option<Result<Value, ErrorInfo>> {
+        let entry = self.journal.pop_front()?;
+        let same = entry.sequence == self.sequence && entry.operation == operation && entry.request_hash == hash;
+        let outcome = if same { read_outcome(&entry.outcome) } else { None };
+        if outcome.is_none() {
+            // The guest took another turn: what follows was recorded on another path.
+            self.journal.clear();
+        }
+        outcome
+    }
+
+    async fn perform(
+        &mut self,
+        operation: &str,
+        request: Value,
+        request_hash: String,
+    ) -> wasmtime::Result<Result<Value, ErrorInfo>> {
+        let outcome = match self.services.perform(operation, request).await {
+            Ok(value) => Ok(value),
+            Err(OperationError::Failed(info)) => Err(info),
+            Err(OperationError::Aborted(reason)) => return Err(Stop::Aborted(reason).into()),
+        };
+        let recorded = match &outcome {
+            Ok(value) => json!({"ok": value}),
+            Err(info) if info.class == geoworker_machine::RetryClass::Permanent => json!({"failed": info}),
+            Err(_) => return Ok(outcome),
+        };
+        let entry = JournaledOperation {
+            sequence: self.sequence,
+            operation: operation.to_owned(),
+            request_hash,
+            outcome: recorded,
+        };
+        match self.services.record(entry).await {
+            Ok(()) => Ok(outcome),
+            Err(OperationError::Failed(info)) => Err(Stop::Aborted(info.to_string()).into()),
+            Err(OperationError::Aborted(reason)) => Err(Stop::Aborted(reason).into()),
+        }
+    }
+}
+
+impl ResourceLimiter for GuestState {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        self.memory = self.memory.saturating_add((desired - current) as u64);
+        if self.memory > self.limits.memory_mib << 20 {
+            return Err(Stop::Memory(format!("{} MiB of memory", self.limits.memory_mib)).into());
+        }
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        if desired as u64 > self.limits.table_elements {
+            return Err(Stop::Memory(format!("{} table elements", self.limits.table_elements)).into());
+        }
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        MAX_PARTS
+    }
+
+    fn tables(&self) -> usize {
+        MAX_PARTS
+    }
+
+    fn memories(&self) -> usize {
+        MAX_PARTS
+    }
+}
+
+fn read_outcome(outcome: &Value) -> Option<Result<Value, ErrorInfo>> {
+    if let Some(value) = outcome.get("ok") {
+        return Some(Ok(value.clone()));
+    }
+    serde_json::from_value(outcome.get("failed")?.clone()).ok().map(Err)
+}
+
+/// One line without control characters, at most `limit` bytes.
+pub(crate) fn clean_line(text: &str, limit: usize) -> String {
+    let mut line = String::new();
+    for character in text.chars() {
+        let escaped = character.is_control();
+        let length = if escaped { character.escape_default().count() } else { character.len_utf8() };
+        if line.len() + length > limit {
+            break;
+        }
+        if escaped { line.extend(character.escape_default()) } else { line.push(character) }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_and_cleaned() {
+        assert_eq!(clean_line("a\nb\u{1b}[31mé", 100), "a\\nb\\u{1b}[31mé");
+        assert_eq!(clean_line("éé", 3), "é");
+    }
+}
