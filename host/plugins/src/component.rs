@@ -30,7 +30,7 @@ pub(crate) fn prepare(bytes: &[u8]) -> Result<Cow<'_, [u8]>, ErrorInfo> {
 }
 
 fn componentise(module: &[u8]) -> Result<Vec<u8>, ErrorInfo> {
-    let encoded = ComponentEncoder::default().validate(true).module(module).and_then(|encoder| encoder.encode());
+    let encoded = ComponentEncoder::default().validate(true).module(module).and_then(ComponentEncoder::encode);
     encoded.map_err(|error| {
         let reason = error.root_cause().to_string();
         let message = format!("the core module cannot be made a component: {}", first_line(&reason));

@@ -1,1 +1,20 @@
-//! x
+//! The worker: polls queues, claims tasks, keeps leases, runs plugins, supervises native operations, advances jobs.
+
+mod attempt;
+mod core;
+mod keeper;
+mod messages;
+mod operations;
+mod platform;
+mod relay;
+mod run;
+mod scratch;
+mod settings;
+mod submit;
+mod supervisor;
+
+pub use platform::Platform;
+pub use run::{Shutdown, run};
+pub use settings::{Slots, WorkerSettings};
+pub use submit::Submission;
+pub use supervisor::{Native, NativeFailure};

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::bindings::exports::geoworker::plugin::task_types;
 use crate::bindings::geoworker::plugin::types;
 
-pub use crate::bindings::geoworker::plugin::types::{BlobFacts, BlobRef, Failure, Finding};
+pub use crate::bindings::geoworker::plugin::types::{BlobRef, Failure, Finding};
 pub use task_types::TaskRoute as Route;
 
 /// A task type as it introduces itself; see `task-type` in the contract.

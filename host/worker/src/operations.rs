@@ -1,0 +1,292 @@
+//! The operations that handlers ask for: raster work in child processes, blobs, the catalogue.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use chrono::SecondsFormat;
+use geoworker_blobs::{BlobError, BlobFacts, BlobRef, Staged};
+use geoworker_machine::{ErrorInfo, codes};
+use geoworker_plugins::{HostServices, JournaledOperation, OperationError, UnitResult};
+use geoworker_raster::model::CogOptions;
+use geoworker_raster::native::Operation;
+use geoworker_store::records::{Fenced, JournalEntry, Task};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::keeper::Progress;
+use crate::platform::Platform;
+use crate::scratch::Scratch;
+use crate::submit::blob_error;
+use crate::supervisor::{Native, NativeFailure};
+
+type Answer = Result<Value, OperationError>;
+
+/// Members that a STAC item must have before it is written.
+const ITEM_MEMBERS: &[&str] = &["type", "stac_version", "id", "geometry", "properties", "links", "assets"];
+
+/// Services of one attempt.
+pub(crate) struct TaskServices {
+    pub(crate) platform: Platform,
+    pub(crate) task: Task,
+    pub(crate) plugin_digest: String,
+    pub(crate) native: Native,
+    pub(crate) progress: Progress,
+    /// Cancelled when the attempt must end: lease lost, shutdown or time-out.
+    pub(crate) over: CancellationToken,
+    pub(crate) started: Instant,
+}
+
+#[async_trait]
+impl HostServices for TaskServices {
+    async fn perform(&mut self, operation: &str, request: Value) -> Answer {
+        if self.over.is_cancelled() {
+            return Err(aborted());
+        }
+        let started = Instant::now();
+        let outcome = self.dispatch(operation, &request).await;
+        let code = match &outcome {
+            Err(OperationError::Failed(info)) => Some(info.code.clone()),
+            _ => None,
+        };
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(operation, duration_ms = ms, code, "operation finished");
+        outcome
+    }
+
+    async fn record(&mut self, entry: JournaledOperation) -> Result<(), OperationError> {
+        let entry = JournalEntry {
+            sequence: entry.sequence,
+            operation: entry.operation,
+            request_hash: entry.request_hash,
+            outcome: entry.outcome,
+            duration_ms: i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX),
+        };
+        match self.platform.store.record(&self.task.task_id, self.task.lease_epoch, entry).await {
+            Ok(Fenced::Accepted) => Ok(()),
+            Ok(Fenced::Stale) => Err(OperationError::Aborted("the lease was lost".into())),
+            Err(error) => Err(OperationError::Aborted(error.to_string())),
+        }
+    }
+
+    fn log(&mut self, level: &str, message: &str) {
+        match level {
+            "debug" => tracing::debug!(source = "plugin", "{message}"),
+            "warn" => tracing::warn!(source = "plugin", "{message}"),
+            "error" => tracing::error!(source = "plugin", "{message}"),
+            _ => tracing::info!(source = "plugin", "{message}"),
+        }
+    }
+
+    fn progress(&mut self, fraction: f32, message: &str) {
+        set(&self.progress, f64::from(fraction), message);
+    }
+
+    async fn result_count(&mut self, _: u32) -> Result<u32, OperationError> {
+        Ok(0)
+    }
+
+    async fn result_page(&mut self, _: u32, _: u32, _: u32) -> Result<Vec<UnitResult>, OperationError> {
+        Ok(Vec::new())
+    }
+}
+
+impl TaskServices {
+    async fn dispatch(&self, operation: &str, request: &Value) -> Answer {
+        match operation {
+            "raster.inspect" => self.inspect(request).await,
+            "raster.statistics" => self.statistics(request).await,
+            "raster.validate-cog" => self.validate_cog(request).await,
+            "raster.create-cog" => self.create_cog(request).await,
+            "raster.preview" => self.preview(request).await,
+            "blobs.stat" => self.stat(request),
+            "blobs.list" => self.list(request),
+            "blobs.put-json" => self.put_json(request).await,
+            "blobs.copy" => self.copy(request).await,
+            "catalog.publish-item" => self.publish_item(request).await,
+            other => Err(failed(codes::OPERATION_NOT_DECLARED, format!("the host has no operation '{other}'"))),
+        }
+    }
+
+    async fn inspect(&self, request: &Value) -> Answer {
+        let source = self.source(request)?;
+        self.native(Operation::Inspect { source, input_crs: part(request, "input_crs")? }).await
+    }
+
+    async fn statistics(&self, request: &Value) -> Answer {
+        let source = self.source(request)?;
+        self.native(Operation::Statistics { source, max_pixels: part(request, "max_pixels")? }).await
+    }
+
+    async fn validate_cog(&self, request: &Value) -> Answer {
+        let source = self.source(request)?;
+        self.native(Operation::ValidateCog { source }).await
+    }
+
+    async fn create_cog(&self, request: &Value) -> Answer {
+        let source = self.source(request)?;
+        let options: CogOptions = whole(request)?;
+        self.produce(request, |target| Operation::CreateCog { source, target, options }).await
+    }
+
+    async fn preview(&self, request: &Value) -> Answer {
+        let source = self.source(request)?;
+        let max_edge: u32 = part(request, "max_edge")?;
+        let max_edge = max_edge.clamp(16, 4096);
+        self.produce(request, |target| Operation::Preview { source, target, max_edge }).await
+    }
+
+    /// Runs an operation that writes a file, and publishes the file while the lease is held.
+    async fn produce(&self, request: &Value, operation: impl FnOnce(PathBuf) -> Operation) -> Answer {
+        let target: BlobRef = part(request, "target")?;
+        let staged = self.platform.zones.stage(&target).map_err(blob_failure)?;
+        let answer = self.native(operation(staged.path.clone())).await;
+        let mut answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.platform.zones.discard(&staged);
+                return Err(error);
+            }
+        };
+        self.publish(staged).await?;
+        answer["target"] = json!(target);
+        Ok(answer)
+    }
+
+    /// B2: a stale worker cannot publish.
+    async fn publish(&self, staged: Staged) -> Result<BlobFacts, OperationError> {
+        if let Err(error) = self.still_held().await {
+            self.platform.zones.discard(&staged);
+            return Err(error);
+        }
+        let zones = Arc::clone(&self.platform.zones);
+        blocking(move || zones.publish(staged)).await
+    }
+
+    async fn still_held(&self) -> Result<(), OperationError> {
+        let (task, lease) = (&self.task, self.platform.settings.lease_ms());
+        match self.platform.store.renew(&task.task_id, task.lease_epoch, lease, None).await {
+            Ok(Fenced::Accepted) if !self.over.is_cancelled() => Ok(()),
+            Ok(_) => Err(aborted()),
+            Err(error) => Err(OperationError::Aborted(error.to_string())),
+        }
+    }
+
+    async fn native(&self, operation: Operation) -> Answer {
+        let name = format!("{}-{}", self.task.task_id.short(), self.task.lease_epoch);
+        let scratch = Scratch::create(&self.platform.settings.scratch, &name)
+            .map_err(|error| blob_failure(BlobError::from(error)))?;
+        let limit = Duration::from_secs(u64::from(self.task.timeout_seconds)).saturating_sub(self.started.elapsed());
+        let progress = Arc::clone(&self.progress);
+        let verb = if operation.target().is_some() { "encoding" } else { "reading" };
+        let mut report = move |fraction: f64| set(&progress, fraction, verb);
+        let run = self.native.run(operation, scratch.path().to_owned(), limit, &self.over, &mut report);
+        run.await.map_err(|failure| match failure {
+            NativeFailure::Failed(info) => OperationError::Failed(info),
+            NativeFailure::Cancelled => aborted(),
+        })
+    }
+
+    fn source(&self, request: &Value) -> Result<PathBuf, OperationError> {
+        let source: BlobRef = part(request, "source")?;
+        self.platform.zones.native_path(&source).map_err(blob_failure)
+    }
+
+    fn stat(&self, request: &Value) -> Answer {
+        let blob: BlobRef = part(request, "blob")?;
+        Ok(facts(&self.platform.zones.stat(&blob).map_err(blob_failure)?))
+    }
+
+    fn list(&self, request: &Value) -> Answer {
+        let (zone, container): (String, String) = (part(request, "zone")?, part(request, "container")?);
+        let prefix: String = part(request, "prefix")?;
+        let limit: usize = part(request, "limit")?;
+        let found = self.platform.zones.list(&zone, &container, &prefix, limit).map_err(blob_failure)?;
+        Ok(Value::Array(found.iter().map(facts).collect()))
+    }
+
+    async fn put_json(&self, request: &Value) -> Answer {
+        let target: BlobRef = part(request, "target")?;
+        self.write_json(&target, &request["document"]).await
+    }
+
+    async fn copy(&self, request: &Value) -> Answer {
+        let (source, target): (BlobRef, BlobRef) = (part(request, "source")?, part(request, "target")?);
+        self.still_held().await?;
+        let zones = Arc::clone(&self.platform.zones);
+        Ok(facts(&blocking(move || zones.write(&target, &mut zones.read(&source)?)).await?))
+    }
+
+    async fn publish_item(&self, request: &Value) -> Answer {
+        let target: BlobRef = part(request, "target")?;
+        let mut item = request["item"].clone();
+        let missing: Vec<&&str> = ITEM_MEMBERS.iter().filter(|member| item.get(**member).is_none()).collect();
+        if let Some(member) = missing.first() {
+            return Err(failed(codes::STAC_INVALID, format!("the item has no member '{member}'")));
+        }
+        // Provenance is the host's to state, not the guest's.
+        item["properties"]["processing:software"] = json!({
+            "geoworker": env!("CARGO_PKG_VERSION"),
+            "GDAL": geoworker_raster::gdal_version()
+        });
+        item["properties"]["geoworker:plugin_digest"] = json!(self.plugin_digest);
+        self.write_json(&target, &item).await
+    }
+
+    async fn write_json(&self, target: &BlobRef, document: &Value) -> Answer {
+        self.still_held().await?;
+        let text = serde_json::to_string_pretty(document).map_err(|error| invalid(&error))?;
+        let (zones, target) = (Arc::clone(&self.platform.zones), target.clone());
+        Ok(facts(&blocking(move || zones.write(&target, &mut text.as_bytes())).await?))
+    }
+}
+
+fn set(progress: &Progress, fraction: f64, message: &str) {
+    if let Ok(mut latest) = progress.lock() {
+        *latest = Some((fraction, message.to_owned()));
+    }
+}
+
+fn aborted() -> OperationError {
+    OperationError::Aborted("the attempt is over".into())
+}
+
+fn failed(code: &str, message: String) -> OperationError {
+    OperationError::Failed(ErrorInfo::permanent(code, message))
+}
+
+fn invalid(error: &serde_json::Error) -> OperationError {
+    failed(codes::PLUGIN_OUTPUT_INVALID, format!("the request cannot be read: {error}"))
+}
+
+fn blob_failure(error: BlobError) -> OperationError {
+    OperationError::Failed(blob_error(&error))
+}
+
+fn part<T: DeserializeOwned>(request: &Value, key: &str) -> Result<T, OperationError> {
+    serde_json::from_value(request[key].clone()).map_err(|error| invalid(&error))
+}
+
+fn whole<T: DeserializeOwned>(request: &Value) -> Result<T, OperationError> {
+    serde_json::from_value(request.clone()).map_err(|error| invalid(&error))
+}
+
+fn facts(facts: &BlobFacts) -> Value {
+    json!({
+        "blob": facts.blob,
+        "size_bytes": facts.size_bytes,
+        "last_modified": facts.last_modified.to_rfc3339_opts(SecondsFormat::Secs, true),
+        "etag": facts.etag
+    })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, OperationError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(blob_failure),
+        Err(error) => Err(OperationError::Aborted(error.to_string())),
+    }
+}

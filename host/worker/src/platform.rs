@@ -1,0 +1,46 @@
+//! What all parts of a process share.
+
+use std::sync::Arc;
+
+use geoworker_blobs::FolderZones;
+use geoworker_plugins::Registry;
+use geoworker_queue::Queue;
+use geoworker_store::Store;
+use tokio::sync::Notify;
+
+use crate::settings::WorkerSettings;
+
+/// Truth, transport, blobs, plugins and settings. Clones share everything.
+#[derive(Clone)]
+pub struct Platform {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// The transport.
+    pub queue: Arc<dyn Queue>,
+    /// The blobs.
+    pub zones: Arc<FolderZones>,
+    /// The plugins.
+    pub registry: Arc<Registry>,
+    /// What this process was told.
+    pub settings: Arc<WorkerSettings>,
+    pub(crate) outbox_written: Arc<Notify>,
+}
+
+impl Platform {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        queue: Arc<dyn Queue>,
+        zones: Arc<FolderZones>,
+        registry: Arc<Registry>,
+        settings: WorkerSettings,
+    ) -> Self {
+        let settings = Arc::new(settings);
+        Self { store, queue, zones, registry, settings, outbox_written: Arc::new(Notify::new()) }
+    }
+
+    pub(crate) fn jobs_queue(&self) -> &str {
+        &self.settings.router.queues.jobs
+    }
+}

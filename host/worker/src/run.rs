@@ -1,0 +1,168 @@
+//! The loops of a process, and their orderly end.
+
+use std::time::Duration;
+
+use geoworker_machine::ErrorInfo;
+use geoworker_queue::ReceivedMessage;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::attempt::on_task;
+use crate::messages::{Settlement, on_jobs_message};
+use crate::platform::Platform;
+use crate::relay::relay;
+use crate::scratch;
+use crate::settings::millis;
+
+/// Wait after an error of store or queue; doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Two steps of ending: stop taking work, then interrupt what runs. Clones share the tokens.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// No more messages are received; running tasks go on within the grace period.
+    pub stop: CancellationToken,
+    /// Running tasks are interrupted and given back.
+    pub interrupt: CancellationToken,
+}
+
+/// Runs the loops of the platform's mode until `shutdown`, then waits for what runs (R17).
+///
+/// The caller owns the data directory exclusively: leases, scratch and staged files of a process that died are
+/// cleared first.
+///
+/// # Errors
+/// Where that first clearing fails.
+pub async fn run(platform: Platform, shutdown: Shutdown) -> Result<(), ErrorInfo> {
+    take_over(&platform).await?;
+    let properties = platform.settings.mode.properties();
+    let queues = &platform.settings.router.queues;
+    let slots = platform.settings.slots;
+    let mut receivers = JoinSet::new();
+    if properties.jobs_queue {
+        receivers.spawn(receive(platform.clone(), queues.jobs.clone(), Kind::Jobs, shutdown.clone()));
+    }
+    for (served, name, count) in [
+        (properties.raster_queue, &queues.raster, slots.short),
+        (properties.vector_queue, &queues.vector, slots.short),
+        (properties.long_queue, &queues.long, slots.long),
+    ] {
+        for _ in 0..if served { count } else { 0 } {
+            receivers.spawn(receive(platform.clone(), name.clone(), Kind::Tasks, shutdown.clone()));
+        }
+    }
+    let ended = CancellationToken::new();
+    let mut helpers = JoinSet::new();
+    helpers.spawn(relay(platform.clone(), ended.clone()));
+    if properties.jobs_queue {
+        helpers.spawn(sweep(platform.clone(), ended.clone()));
+    }
+    shutdown.stop.cancelled().await;
+    let grace = tokio::time::timeout(platform.settings.grace, drain(&mut receivers));
+    if grace.await.is_err() {
+        tracing::warn!("the grace period is over: running tasks are interrupted and given back");
+        shutdown.interrupt.cancel();
+        drain(&mut receivers).await;
+    }
+    ended.cancel();
+    drain(&mut helpers).await;
+    // What the last tasks wrote; the next start sends it where this fails.
+    if let Err(error) = platform.relay_once().await {
+        tracing::warn!(code = error.code, "messages wait in the outbox: {}", error.message);
+    }
+    Ok(())
+}
+
+async fn take_over(platform: &Platform) -> Result<(), ErrorInfo> {
+    let released = platform.store.release_all().await.map_err(|error| error.info())?;
+    if released > 0 {
+        tracing::warn!(tasks = released, "tasks of a server that died are taken over");
+    }
+    platform.zones.sweep_staging();
+    scratch::sweep(&platform.settings.scratch).map_err(|error| {
+        ErrorInfo::permanent(geoworker_machine::codes::DATA_DIR_UNUSABLE, format!("scratch cannot be used: {error}"))
+    })
+}
+
+async fn drain(set: &mut JoinSet<()>) {
+    while let Some(joined) = set.join_next().await {
+        if let Err(error) = joined {
+            tracing::error!(%error, "a loop ended unexpectedly");
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Jobs,
+    Tasks,
+}
+
+/// One slot: receives and deals with one message after the other.
+async fn receive(platform: Platform, queue: String, kind: Kind, shutdown: Shutdown) {
+    let mut pause = FIRST_PAUSE;
+    while !shutdown.stop.is_cancelled() {
+        let received = tokio::select! {
+            received = platform.queue.receive(&queue, 1, platform.settings.poll) => received,
+            () = shutdown.stop.cancelled() => return,
+        };
+        let dealt = match received {
+            Ok(messages) => deal(&platform, &queue, kind, messages, &shutdown).await,
+            Err(error) => Err(error.info()),
+        };
+        match dealt {
+            Ok(()) => pause = FIRST_PAUSE,
+            Err(error) => {
+                // R18: back-off; the message was unlocked and is not burnt.
+                tracing::warn!(queue, code = error.code, "waiting {pause:?}: {}", error.message);
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = shutdown.stop.cancelled() => return,
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+async fn deal(
+    platform: &Platform,
+    queue: &str,
+    kind: Kind,
+    messages: Vec<ReceivedMessage>,
+    shutdown: &Shutdown,
+) -> Result<(), ErrorInfo> {
+    for message in messages {
+        let outcome = match kind {
+            Kind::Jobs => on_jobs_message(platform, &message).await,
+            Kind::Tasks => on_task(platform, &message, &shutdown.interrupt).await,
+        };
+        let (settlement, result) = match outcome {
+            Ok(settlement) => (settlement, Ok(())),
+            Err(error) => (Settlement::Abandon, Err(error)),
+        };
+        platform.settle(queue, &message, settlement).await;
+        result?;
+    }
+    Ok(())
+}
+
+/// The sweeper: drives forward what a lost message, worker or signal left behind.
+async fn sweep(platform: Platform, ended: CancellationToken) {
+    let quiet = millis(platform.settings.sweep);
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => return,
+            () = tokio::time::sleep(platform.settings.sweep) => {}
+        }
+        match platform.store.sweep(quiet, platform.jobs_queue(), &platform.settings.app_name).await {
+            Ok(swept) if swept.tasks + swept.jobs > 0 => {
+                tracing::info!(tasks = swept.tasks, jobs = swept.jobs, "hints were sent again");
+                platform.outbox_written.notify_one();
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the sweeper waits"),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Accepting a job: everything that can be refused is refused here, with nothing written.
+
+use geoworker_blobs::{BlobError, BlobRef};
+use geoworker_machine::routing::ROUTE_FLAG;
+use geoworker_machine::{ErrorInfo, RetryClass, codes};
+use geoworker_plugins::{Finding, PluginError};
+use geoworker_store::records::{NewJob, Submitted};
+use serde_json::{Map, Value};
+
+use crate::platform::Platform;
+
+/// A job to submit.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Its type.
+    pub job_type: String,
+    /// Its parameters; those of the platform begin with an underscore.
+    pub parameters: Map<String, Value>,
+    /// Make a new run even where one with the same parameters exists.
+    pub force: bool,
+    /// For tracing across systems.
+    pub correlation_id: Option<String>,
+}
+
+impl Platform {
+    /// Checks a job and accepts it, or returns the run with the same type and parameters (R12).
+    ///
+    /// # Errors
+    /// `JOB_TYPE_UNKNOWN`, `TASK_TYPE_UNKNOWN`, `PARAM_INVALID`, the plugin's own findings, `BLOB_NOT_FOUND`,
+    /// `FILE_EMPTY`, `FILE_TOO_LARGE`, or a failure of the store.
+    pub async fn submit(&self, submission: Submission) -> Result<Submitted, ErrorInfo> {
+        let (plugin, info) = self.registry.job_type(&submission.job_type)?;
+        for task_type in &info.task_types {
+            self.registry.task_type(task_type)?;
+        }
+        let mut parameters = submission.parameters;
+        let route_flag = take_route_flag(&mut parameters)?;
+        if let Some(crs) = &self.settings.default_target_crs
+            && info.parameters.properties().any(|name| name == "target_crs")
+        {
+            parameters.entry("target_crs").or_insert_with(|| Value::from(crs.as_str()));
+        }
+        let parameters = Value::Object(parameters);
+        info.parameters.check(&parameters).map_err(|errors| {
+            let hint = format!("`geoworker plugin inspect {}` prints the parameters", info.name);
+            ErrorInfo::permanent(codes::PARAM_INVALID, errors.join("; ")).with_hint(hint)
+        })?;
+        let validated = plugin.validate_job(&info.name, &parameters).await.map_err(plugin_error)?;
+        let mut normalised = validated.map_err(|findings| findings_error(&findings))?;
+        let inputs = plugin.job_inputs(&info.name, &normalised).await.map_err(plugin_error)?;
+        for blob in inputs {
+            self.check_input(&BlobRef::new(blob.zone, blob.container, blob.name))?;
+        }
+        if route_flag && let Some(map) = normalised.as_object_mut() {
+            map.insert(ROUTE_FLAG.to_owned(), Value::Bool(true));
+        }
+        let job = NewJob {
+            job_type: info.name.clone(),
+            parameters: normalised,
+            stages: info.stages.clone(),
+            plugin_digest: plugin.digest.clone(),
+            correlation_id: submission.correlation_id,
+            jobs_queue: self.jobs_queue().to_owned(),
+            force: submission.force,
+        };
+        let submitted = self.store.submit(job).await.map_err(|error| error.info())?;
+        self.outbox_written.notify_one();
+        Ok(submitted)
+    }
+
+    fn check_input(&self, blob: &BlobRef) -> Result<(), ErrorInfo> {
+        let facts = self.zones.stat(blob).map_err(|error| blob_error(&error))?;
+        if facts.size_bytes == 0 {
+            return Err(ErrorInfo::permanent(codes::FILE_EMPTY, format!("{blob} has no bytes; upload it again")));
+        }
+        let limit = self.settings.max_input_bytes;
+        if facts.size_bytes > limit {
+            let message = format!("{blob} has {} bytes; at most {limit} are accepted", facts.size_bytes);
+            return Err(ErrorInfo::permanent(codes::FILE_TOO_LARGE, message));
+        }
+        Ok(())
+    }
+}
+
+fn take_route_flag(parameters: &mut Map<String, Value>) -> Result<bool, ErrorInfo> {
+    match parameters.remove(ROUTE_FLAG) {
+        None => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(_) => Err(ErrorInfo::permanent(codes::PARAM_INVALID, format!("{ROUTE_FLAG} is true or false"))),
+    }
+}
+
+/// The first finding gives the code, all of them the message.
+pub(crate) fn findings_error(findings: &[Finding]) -> ErrorInfo {
+    let code = findings.first().map_or(codes::PARAM_INVALID, |finding| finding.code.as_str());
+    let messages: Vec<&str> = findings.iter().map(|finding| finding.message.as_str()).collect();
+    ErrorInfo::permanent(code, messages.join("; "))
+}
+
+pub(crate) fn plugin_error(error: PluginError) -> ErrorInfo {
+    match error {
+        PluginError::Failed(info) => info,
+        PluginError::Stopped(reason) => ErrorInfo::transient(codes::WORKER_FAULT, reason),
+    }
+}
+
+/// The public form of a blob failure.
+pub(crate) fn blob_error(error: &BlobError) -> ErrorInfo {
+    let (code, class) = match error {
+        BlobError::InvalidName(_) => (codes::BLOB_NAME_INVALID, RetryClass::Permanent),
+        BlobError::UnknownZone(..) => (codes::BLOB_ZONE_UNKNOWN, RetryClass::Permanent),
+        BlobError::NotFound(_) => (codes::BLOB_NOT_FOUND, RetryClass::Permanent),
+        BlobError::Full => (codes::DISK_FULL, RetryClass::Transient),
+        BlobError::Io(_) => (codes::BLOB_STORAGE, RetryClass::Transient),
+    };
+    ErrorInfo::new(code, class, error.to_string())
+}
