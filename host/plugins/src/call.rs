@@ -1,5 +1,7 @@
 //! Calls into a loaded plugin: a fresh store each, and one checked conversion for everything that comes out.
 
+use std::time::{Duration, Instant};
+
 use geoworker_machine::json::depth;
 use geoworker_machine::{ErrorInfo, RetryClass, codes};
 use serde::{Deserialize, Serialize};
@@ -155,6 +157,22 @@ impl LoadedPlugin {
         let answer = guest.call_finalize(&mut store, context).await;
         let output = answer.map_err(|error| self.trap("finalize", &error))?.map_err(own_failure)?;
         self.json(store.data(), "finalize", &output)
+    }
+
+    /// Mean time of a job validation on an instance that exists already, for benchmarks: the platform itself
+    /// takes a fresh instance for every call.
+    ///
+    /// # Errors
+    /// Where the guest breaks the contract or a limit.
+    pub async fn time_warm_validate(&self, name: &str, params: &Value, calls: usize) -> Called<Duration> {
+        let (mut store, guest) = self.job_guest(thinking(&self.limits)).await?;
+        let text = params.to_string();
+        let started = Instant::now();
+        for _ in 0..calls {
+            let answer = guest.call_validate(&mut store, name, &text).await;
+            answer.map_err(|error| self.trap("validate", &error))?.map_err(|_| self.broken("validate", "findings"))?;
+        }
+        Ok(started.elapsed() / u32::try_from(calls.max(1)).unwrap_or(u32::MAX))
     }
 
     pub(crate) async fn describe_tasks(&self) -> Called<Vec<task_types::TaskType>> {

@@ -59,6 +59,7 @@ impl std::fmt::Debug for PluginEngine {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a thread of its own that does nothing but sleep and tick")]
 fn start_ticker(engine: &Engine) {
     let weak = engine.weak();
     std::thread::spawn(move || {

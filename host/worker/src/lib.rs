@@ -16,5 +16,5 @@ mod supervisor;
 pub use platform::Platform;
 pub use run::{Shutdown, run};
 pub use settings::{Slots, WorkerSettings};
-pub use submit::Submission;
+pub use submit::{Submission, blob_error};
 pub use supervisor::{Native, NativeFailure};

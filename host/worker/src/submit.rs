@@ -105,7 +105,8 @@ pub(crate) fn plugin_error(error: PluginError) -> ErrorInfo {
 }
 
 /// The public form of a blob failure.
-pub(crate) fn blob_error(error: &BlobError) -> ErrorInfo {
+#[must_use]
+pub fn blob_error(error: &BlobError) -> ErrorInfo {
     let (code, class) = match error {
         BlobError::InvalidName(_) => (codes::BLOB_NAME_INVALID, RetryClass::Permanent),
         BlobError::UnknownZone(..) => (codes::BLOB_ZONE_UNKNOWN, RetryClass::Permanent),

@@ -1,0 +1,220 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Turn rasters into Cloud Optimized GeoTIFFs and STAC items, with task types as WebAssembly plugins.
+#[derive(Debug, Parser)]
+#[command(name = "geoworker", version, max_term_width = 110, after_help = "Examples:
+  geoworker blobs put scene.tif bronze/uploads/scene.tif
+  geoworker run process_raster --param container_name=uploads --param blob_name=scene.tif
+  geoworker serve
+  geoworker cog scene.tif scene_cog.tif --compression zstd
+
+Exit codes: 0 done, 1 the job failed or the file is not valid, 2 refused or not possible (a code says why),
+64 wrong command line, 130 interrupted. `geoworker explain CODE` says what to do about a code.")]
+pub(crate) struct Cli {
+    /// Print JSON for programs instead of text for people.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Where database, zones, scratch and cache live [env: GEOWORKER_DATA_DIR; default: ./.geoworker].
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Folder of plugins [env: GEOWORKER_PLUGINS; default: plugins/dist here or beside the program].
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) plugins: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server: poll queues, run tasks, advance jobs. Ctrl-C ends it in order, twice at once.
+    #[command(after_help = "Example:\n  APP_MODE=standalone geoworker serve --data-dir /srv/geoworker")]
+    Serve,
+    /// Submit a job to the server on this data directory.
+    #[command(after_help = "Examples:
+  geoworker submit hello_world --param n=10 --wait
+  geoworker submit process_raster --params job.json")]
+    Submit(SubmitArgs),
+    /// Start, submit, wait, print the result, stop: one process, for scripts.
+    #[command(after_help = "Example:
+  geoworker run process_raster --param container_name=uploads --param blob_name=scene.tif --json")]
+    Run(RunArgs),
+    /// List jobs, or show one with its stages, tasks and events.
+    Jobs(JobsArgs),
+    /// List the tasks of a job, with routing, attempts and errors.
+    Tasks {
+        /// Id of the job, or its first digits.
+        job: String,
+    },
+    /// Look at plugins.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Put, list and get blobs of the embedded zones.
+    #[command(subcommand)]
+    Blobs(BlobsCommand),
+    /// Make a Cloud Optimized GeoTIFF of a file, without a queue.
+    #[command(after_help = "Examples:
+  geoworker cog in.tif out.tif
+  geoworker cog photo.tif out.tif --compression jpeg --quality 85
+  geoworker cog in.tif out.tif --target-crs EPSG:3857 --resampling cubic")]
+    Cog(CogArgs),
+    /// Check the layout of a Cloud Optimized GeoTIFF.
+    ValidateCog {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Explain an error code, or list all.
+    Explain {
+        /// The code.
+        code: Option<String>,
+    },
+    /// Measure plugins and throughput on this machine.
+    Bench {
+        /// Greetings of the hello_world job.
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        tasks: u32,
+    },
+    /// Run one native operation (what the server starts as a child process).
+    #[command(hide = true)]
+    NativeOp,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobArgs {
+    /// Type of the job; `geoworker plugin list` shows them.
+    pub(crate) job_type: String,
+    /// One parameter; its type follows from the job type's schema.
+    #[arg(long = "param", value_name = "KEY=VALUE")]
+    pub(crate) parameters: Vec<String>,
+    /// A JSON file with parameters (- for standard input); --param overrides it.
+    #[arg(long = "params", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Make a new run even where one with the same parameters exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    /// Wait for the job's end; exit status 1 where it fails.
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<JobsCommand>,
+    /// Jobs to list at most.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobsCommand {
+    /// Show one job.
+    Show {
+        /// Id of the job, or its first digits.
+        job: String,
+        /// Print its timeline too.
+        #[arg(long)]
+        events: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// What each plugin file offers, or why it failed to load.
+    List,
+    /// Parameters and stages of a task or job type.
+    Inspect {
+        /// Name of the type.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the effective configuration, secrets redacted.
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BlobsCommand {
+    /// Copy a file into a zone.
+    #[command(after_help = "Example:\n  geoworker blobs put scene.tif bronze/uploads/2024/scene.tif")]
+    Put {
+        /// The file.
+        file: PathBuf,
+        /// ZONE/CONTAINER/NAME.
+        blob: String,
+    },
+    /// Copy a blob to a file.
+    Get {
+        /// ZONE/CONTAINER/NAME.
+        blob: String,
+        /// The file; must not exist.
+        file: PathBuf,
+    },
+    /// List blobs.
+    List {
+        /// ZONE, ZONE/CONTAINER or ZONE/CONTAINER/PREFIX.
+        #[arg(default_value = "bronze")]
+        place: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CogArgs {
+    /// The raster.
+    pub(crate) input: PathBuf,
+    /// The COG; must not exist unless --overwrite is given.
+    pub(crate) output: PathBuf,
+    /// none, deflate, zstd, lzw, jpeg, webp, lerc, lerc_deflate or lerc_zstd.
+    #[arg(long, default_value = "deflate")]
+    pub(crate) compression: String,
+    /// Level of deflate (1 to 12) or zstd (1 to 22).
+    #[arg(long)]
+    pub(crate) level: Option<u8>,
+    /// Quality of jpeg or webp, 1 to 100; webp 100 is lossless.
+    #[arg(long)]
+    pub(crate) quality: Option<u8>,
+    /// auto, none, horizontal or floating-point.
+    #[arg(long, default_value = "auto")]
+    pub(crate) predictor: String,
+    /// Largest error of lerc, in data units.
+    #[arg(long)]
+    pub(crate) max_z_error: Option<f64>,
+    /// Edge of a block in pixels: 128, 256, 512, ... 4096.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) block_size: u32,
+    /// nearest, average, bilinear, cubic, mode, rms or gauss.
+    #[arg(long, default_value = "average")]
+    pub(crate) overview_resampling: String,
+    /// For --target-crs: nearest, average, bilinear, cubic, mode or rms.
+    #[arg(long, default_value = "bilinear")]
+    pub(crate) resampling: String,
+    /// CRS of the input, where the file does not say it.
+    #[arg(long)]
+    pub(crate) input_crs: Option<String>,
+    /// Reproject to this CRS.
+    #[arg(long)]
+    pub(crate) target_crs: Option<String>,
+    /// Replace an existing output.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}

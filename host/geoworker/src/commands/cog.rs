@@ -1,0 +1,149 @@
+//! `cog` and `validate-cog`: the encoder and the checker without a queue.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use geoworker_machine::{ErrorInfo, RetryClass, codes};
+use geoworker_raster::model::{CogOptions, CogReport};
+use geoworker_raster::native::Operation;
+use geoworker_raster::{RasterError, validate};
+use geoworker_worker::{Native, NativeFailure};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use super::signals::{Signals, interrupted};
+use crate::cli::CogArgs;
+use crate::config::Config;
+use crate::exit::{NEGATIVE, OK, Outcome};
+use crate::output;
+
+/// Longest time of one encoding.
+const LIMIT: Duration = Duration::from_secs(24 * 3600);
+const STEPS: f64 = 1000.0;
+
+pub(crate) async fn run(config: &Config, args: &CogArgs, json: bool) -> Outcome {
+    let mut signals = Signals::listen()?;
+    let usage = |message: String| ErrorInfo::permanent(codes::USAGE, message);
+    let input = args.input.canonicalize().map_err(|error| usage(format!("{}: {error}", args.input.display())))?;
+    if args.output.exists() && !args.overwrite {
+        return Err(usage(format!("{} exists; --overwrite replaces it", args.output.display())));
+    }
+    let hidden = hidden_beside(&args.output)?;
+    let scratch = hidden.with_extension("scratch");
+    let prepared = std::fs::create_dir(&scratch);
+    prepared.map_err(|error| usage(format!("{}: {error}", args.output.display())))?;
+    let result = tokio::select! {
+        result = encode(config, &input, &hidden, &scratch, args) => result,
+        () = signals.next() => Err(interrupted()),
+    };
+    // Scratch is empty unless the encoder was killed.
+    let _ = std::fs::remove_dir_all(&scratch);
+    let report = match result {
+        Ok(report) => report,
+        Err(error) => {
+            // There is no file where the encoder was refused at once.
+            let _ = std::fs::remove_file(&hidden);
+            return Err(error);
+        }
+    };
+    std::fs::rename(&hidden, &args.output).map_err(|error| usage(format!("{}: {error}", args.output.display())))?;
+    print(&report, &args.output, json);
+    Ok(OK)
+}
+
+/// A name in the output's folder that nobody looks at, so that the output appears at once and whole.
+fn hidden_beside(output: &Path) -> Result<PathBuf, ErrorInfo> {
+    let name = output.file_name().ok_or_else(|| ErrorInfo::permanent(codes::USAGE, "the output has no file name"))?;
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder
+        .canonicalize()
+        .map_err(|error| ErrorInfo::permanent(codes::USAGE, format!("{}: {error}", folder.display())))?;
+    Ok(folder.join(format!(".{}.{}", name.to_string_lossy(), std::process::id())))
+}
+
+async fn encode(
+    config: &Config,
+    input: &Path,
+    target: &Path,
+    scratch: &Path,
+    args: &CogArgs,
+) -> Result<CogReport, ErrorInfo> {
+    let options = CogOptions {
+        compression: args.compression.clone(),
+        level: args.level,
+        quality: args.quality,
+        predictor: args.predictor.clone(),
+        max_z_error: args.max_z_error,
+        block_size: args.block_size,
+        overview_resampling: args.overview_resampling.clone(),
+        resampling: args.resampling.clone(),
+        input_crs: args.input_crs.clone(),
+        target_crs: args.target_crs.clone(),
+    };
+    let operation = Operation::CreateCog { source: input.to_owned(), target: target.to_owned(), options };
+    let bar = bar();
+    let mut progress = |fraction: f64| bar.set_position((fraction * STEPS) as u64);
+    let never = CancellationToken::new();
+    let native = Native::new(&config.worker);
+    let answer = native.run(operation, scratch.to_owned(), LIMIT, &never, &mut progress).await;
+    bar.finish_and_clear();
+    let value = answer.map_err(|failure| match failure {
+        NativeFailure::Failed(error) => error,
+        NativeFailure::Cancelled => interrupted(),
+    })?;
+    serde_json::from_value(value).map_err(|error| ErrorInfo::permanent(codes::NATIVE_PROTOCOL, error.to_string()))
+}
+
+fn bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(STEPS as u64);
+    if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} [{bar:40}] {percent} %") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}
+
+fn print(report: &CogReport, path: &Path, json: bool) {
+    if json {
+        output::json(report);
+        return;
+    }
+    let verified = if report.pixels_verified { "pixels equal the source's" } else { "lossy or reprojected" };
+    output::line(&format!(
+        "{}: {} × {}, {} ({}), {} overviews, {} bytes, {verified}",
+        path.display(),
+        report.width,
+        report.height,
+        report.compression,
+        report.predictor,
+        report.overview_count,
+        report.size_bytes
+    ));
+    for lost in &report.not_carried {
+        eprintln!("warning: not carried over: {lost}");
+    }
+}
+
+/// Checks the layout of a file: exit status 1 where it is not valid.
+pub(crate) fn validate(file: &Path, json: bool) -> Outcome {
+    let verdict = validate::validate_cog(file).map_err(|error: RasterError| {
+        ErrorInfo::new(&error.code, RetryClass::from_name(&error.class), error.message)
+    })?;
+    if json {
+        output::json(&verdict);
+    } else {
+        output::line(if verdict.valid { "valid" } else { "not valid" });
+        for (kind, problem) in verdict
+            .problems
+            .iter()
+            .map(|problem| ("problem", problem))
+            .chain(verdict.warnings.iter().map(|problem| ("warning", problem)))
+        {
+            output::line(&format!("  {kind} {}: {}", problem.requirement, problem.message));
+        }
+    }
+    Ok(if verdict.valid { OK } else { NEGATIVE })
+}

@@ -1,0 +1,288 @@
+//! Configuration: environment and flags to checked values. Everything that is wrong is named at once (R5).
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use geoworker_machine::routing::{DEFAULT_SIZE_THRESHOLD_MB, QueueNames, Router};
+use geoworker_machine::{AppMode, ErrorInfo, RetryPolicy, codes};
+use geoworker_worker::{Slots, WorkerSettings};
+use serde_json::{Value, json};
+
+use crate::cli::Cli;
+use crate::logging::LogSettings;
+
+/// Memory of a native operation where nothing is set, in MiB.
+const DEFAULT_NATIVE_MEMORY_MB: u64 = 4096;
+
+/// Effective configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) plugins: PathBuf,
+    pub(crate) limits_file: Option<PathBuf>,
+    pub(crate) log: LogSettings,
+    pub(crate) worker: WorkerSettings,
+}
+
+/// Where settings come from: the environment, or a table in tests.
+pub(crate) trait Source {
+    /// Value of a variable; an empty one counts as unset.
+    fn get(&self, name: &str) -> Option<String>;
+}
+
+/// The process's environment.
+pub(crate) struct Environment;
+
+impl Source for Environment {
+    fn get(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+}
+
+impl Config {
+    /// Reads flags and environment.
+    ///
+    /// # Errors
+    /// One `CONFIG_INVALID` that names everything that is wrong, or `CONFIG_BACKEND_UNAVAILABLE`.
+    pub(crate) fn read(cli: &Cli, source: &dyn Source) -> Result<Self, ErrorInfo> {
+        let mut reader = Reader { source, problems: Vec::new() };
+        let mode = reader.mode();
+        let folder = |flag: &Option<PathBuf>, name: &str| flag.clone().or_else(|| source.get(name).map(PathBuf::from));
+        let data_dir = folder(&cli.data_dir, "GEOWORKER_DATA_DIR").unwrap_or_else(|| PathBuf::from(".geoworker"));
+        let plugins = folder(&cli.plugins, "GEOWORKER_PLUGINS").unwrap_or_else(default_plugins);
+        let worker = reader.worker(mode, &data_dir);
+        let log = LogSettings {
+            level: source.get("LOG_LEVEL").unwrap_or_else(|| "info".into()).to_lowercase(),
+            format: source.get("LOG_FORMAT").unwrap_or_default(),
+            app_name: worker.app_name.clone(),
+        };
+        reader.check_backends(mode);
+        if !reader.problems.is_empty() {
+            return Err(ErrorInfo::permanent(codes::CONFIG_INVALID, reader.problems.join("; ")));
+        }
+        check_available(source)?;
+        let limits_file = source.get("GEOWORKER_LIMITS").map(PathBuf::from);
+        Ok(Self { data_dir, plugins, limits_file, log, worker })
+    }
+
+    /// For `config show`. There are no secrets in the embedded default; those of the environment are redacted.
+    pub(crate) fn to_json(&self) -> Value {
+        let worker = &self.worker;
+        json!({
+            "mode": worker.mode,
+            "mode_properties": worker.mode.properties(),
+            "app_name": worker.app_name,
+            "data_dir": self.data_dir,
+            "plugins": self.plugins,
+            "limits_file": self.limits_file,
+            "backends": {"database": "sqlite", "queue": "embedded", "blobs": "folders"},
+            "queues": worker.router.queues,
+            "size_threshold_mb": worker.router.size_threshold_bytes / 1_000_000,
+            "long_running_task_types": worker.router.long_running_types,
+            "slots": {"short": worker.slots.short, "long": worker.slots.long},
+            "lease_seconds": worker.lease.as_secs_f64(),
+            "sweep_seconds": worker.sweep.as_secs_f64(),
+            "grace_seconds": worker.grace.as_secs_f64(),
+            "retry": worker.retry,
+            "max_input_mb": worker.max_input_bytes / 1_000_000,
+            "target_crs": worker.default_target_crs,
+            "native_memory_mb": worker.native_memory_bytes >> 20,
+            "native_threads": worker.native_threads,
+            "log_level": self.log.level,
+            "ServiceBusConnection": redacted("ServiceBusConnection"),
+            "POSTGRES_PASSWORD": redacted("POSTGRES_PASSWORD")
+        })
+    }
+}
+
+fn redacted(name: &str) -> Option<&'static str> {
+    Environment.get(name).map(|_| "(set, redacted)")
+}
+
+/// The first folder that exists: here, or beside the program.
+fn default_plugins() -> PathBuf {
+    let here = PathBuf::from("plugins/dist");
+    let program = std::env::current_exe().ok();
+    let folder = program.as_deref().and_then(Path::parent);
+    let beside = |relative: &str| folder.map(|folder| folder.join(relative));
+    let candidates = [Some(here.clone()), beside("plugins"), beside("../plugins/dist")];
+    candidates.into_iter().flatten().find(|path| path.is_dir()).unwrap_or(here)
+}
+
+struct Reader<'a> {
+    source: &'a dyn Source,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn mode(&mut self) -> AppMode {
+        let mode = match self.source.get("APP_MODE").map(|name| name.parse::<AppMode>()) {
+            None => AppMode::Standalone,
+            Some(Ok(mode)) => mode,
+            Some(Err(error)) => {
+                self.problems.push(error.to_string());
+                AppMode::Standalone
+            }
+        };
+        if mode == AppMode::WorkerDocker && self.source.get("FUNCTIONS_WORKER_RUNTIME").is_some() {
+            self.problems.push(
+                "APP_MODE=worker_docker in a cloud function (FUNCTIONS_WORKER_RUNTIME is set): functions end after \
+                 minutes; run it in a container"
+                    .into(),
+            );
+        }
+        mode
+    }
+
+    fn worker(&mut self, mode: AppMode, data_dir: &Path) -> WorkerSettings {
+        let defaults = WorkerSettings::default();
+        let app_name = self.source.get("APP_NAME").unwrap_or(defaults.app_name);
+        let threshold: u64 = self.number("RASTER_SIZE_THRESHOLD_MB", DEFAULT_SIZE_THRESHOLD_MB);
+        let memory: u64 = self.number("GEOWORKER_NATIVE_MEMORY_MB", DEFAULT_NATIVE_MEMORY_MB);
+        let types = self.source.get("LONG_RUNNING_TASK_TYPES").unwrap_or_default();
+        let lease = self.seconds("GEOWORKER_LEASE_SECONDS", defaults.lease);
+        WorkerSettings {
+            worker_id: format!("{app_name}-{}", std::process::id()),
+            app_name,
+            mode,
+            router: Router {
+                queues: self.queues(),
+                long_running_types: types.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect(),
+                size_threshold_bytes: threshold.saturating_mul(1_000_000),
+            },
+            slots: Slots {
+                short: self.number("GEOWORKER_SLOTS", defaults.slots.short).max(1),
+                long: self.number("GEOWORKER_LONG_SLOTS", defaults.slots.long).max(1),
+            },
+            renew: lease / 3,
+            lease,
+            poll: defaults.poll,
+            sweep: self.seconds("GEOWORKER_SWEEP_SECONDS", defaults.sweep),
+            grace: self.seconds("GEOWORKER_GRACE_SECONDS", defaults.grace),
+            retry: RetryPolicy {
+                base_delay_ms: self.number("GEOWORKER_RETRY_BASE_MS", defaults.retry.base_delay_ms).max(0),
+                ..defaults.retry
+            },
+            task_timeout: defaults.task_timeout,
+            max_input_bytes: self
+                .number("GEOWORKER_MAX_INPUT_MB", defaults.max_input_bytes / 1_000_000)
+                .saturating_mul(1_000_000),
+            default_target_crs: self.source.get("RASTER_TARGET_CRS"),
+            native_memory_bytes: memory.saturating_mul(1 << 20),
+            native_threads: self.number("GEOWORKER_NATIVE_THREADS", defaults.native_threads).max(1),
+            native_program: std::env::current_exe().unwrap_or(defaults.native_program),
+            scratch: data_dir.join("scratch"),
+        }
+    }
+
+    fn queues(&self) -> QueueNames {
+        let defaults = QueueNames::default();
+        let name = |variable: &str, default: String| self.source.get(variable).unwrap_or(default);
+        QueueNames {
+            jobs: name("SERVICE_BUS_JOBS_QUEUE", defaults.jobs),
+            raster: name("SERVICE_BUS_RASTER_TASKS_QUEUE", defaults.raster),
+            vector: name("SERVICE_BUS_VECTOR_TASKS_QUEUE", defaults.vector),
+            long: name("SERVICE_BUS_LONG_RUNNING_TASKS_QUEUE", defaults.long),
+        }
+    }
+
+    fn number<T: std::str::FromStr + Copy>(&mut self, name: &str, default: T) -> T {
+        let Some(text) = self.source.get(name) else { return default };
+        text.trim().parse().unwrap_or_else(|_| {
+            self.problems.push(format!("{name} is '{text}', not a whole number in range"));
+            default
+        })
+    }
+
+    fn seconds(&mut self, name: &str, default: Duration) -> Duration {
+        let seconds: f64 = self.number(name, default.as_secs_f64());
+        Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero()).unwrap_or_else(|| {
+            self.problems.push(format!("{name} is not a positive number of seconds"));
+            default
+        })
+    }
+
+    /// Every mode but standalone shares a database and a broker with others.
+    fn check_backends(&mut self, mode: AppMode) {
+        if mode == AppMode::Standalone {
+            return;
+        }
+        let mut missing = Vec::new();
+        if self.source.get("ServiceBusConnection").is_none() && self.source.get("SERVICE_BUS_NAMESPACE").is_none() {
+            missing.push("ServiceBusConnection or SERVICE_BUS_NAMESPACE");
+        }
+        let needed =
+            ["POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_DATABASE", "BRONZE_STORAGE_ACCOUNT", "SILVER_STORAGE_ACCOUNT"];
+        missing.extend(needed.iter().filter(|name| self.source.get(name).is_none()));
+        if !missing.is_empty() {
+            self.problems.push(format!("APP_MODE={mode} needs {}", missing.join(", ")));
+        }
+    }
+}
+
+/// Says so where settings ask for what this build does not contain, instead of ignoring them.
+fn check_available(source: &dyn Source) -> Result<(), ErrorInfo> {
+    let names = [
+        "ServiceBusConnection",
+        "SERVICE_BUS_NAMESPACE",
+        "POSTGRES_HOST",
+        "BRONZE_STORAGE_ACCOUNT",
+        "SILVER_STORAGE_ACCOUNT",
+    ];
+    let set: Vec<&str> = names.into_iter().filter(|name| source.get(name).is_some()).collect();
+    if set.is_empty() {
+        return Ok(());
+    }
+    let message = format!("this build has the embedded backends only, and {} is set", set.join(", "));
+    Err(ErrorInfo::permanent(codes::CONFIG_BACKEND_UNAVAILABLE, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use clap::Parser;
+
+    use super::*;
+
+    impl Source for HashMap<&str, &str> {
+        fn get(&self, name: &str) -> Option<String> {
+            HashMap::get(self, name).map(|value| (*value).to_owned())
+        }
+    }
+
+    fn read(variables: &[(&'static str, &'static str)]) -> Result<Config, ErrorInfo> {
+        let cli = Cli::try_parse_from(["geoworker", "serve"]).expect("parses");
+        Config::read(&cli, &variables.iter().copied().collect::<HashMap<_, _>>())
+    }
+
+    /// R5: nothing set is the embedded default.
+    #[test]
+    fn nothing_set_is_the_embedded_default() {
+        let config = read(&[]).expect("is valid");
+        assert_eq!(config.worker.mode, AppMode::Standalone);
+        assert_eq!(config.worker.lease, Duration::from_secs(60));
+        assert_eq!(config.data_dir, Path::new(".geoworker"));
+    }
+
+    /// R1, R3, R5: one error that names everything.
+    #[test]
+    fn one_error_names_everything_that_is_wrong() {
+        let error = read(&[("APP_MODE", "worker_docker"), ("FUNCTIONS_WORKER_RUNTIME", "python"), ("GEOWORKER_SLOTS", "x")]);
+        let error = error.expect_err("is refused");
+        assert_eq!(error.code, codes::CONFIG_INVALID);
+        for part in ["FUNCTIONS_WORKER_RUNTIME", "GEOWORKER_SLOTS", "SERVICE_BUS_NAMESPACE", "POSTGRES_HOST", "SILVER_STORAGE_ACCOUNT"] {
+            assert!(error.message.contains(part), "{part} is not in: {}", error.message);
+        }
+        let unknown = read(&[("APP_MODE", "dokcer")]).expect_err("is refused");
+        assert!(unknown.message.contains("worker_docker"), "{}", unknown.message);
+    }
+
+    #[test]
+    fn settings_of_missing_backends_are_not_ignored() {
+        let error = read(&[("POSTGRES_HOST", "db")]).expect_err("is refused");
+        assert_eq!(error.code, codes::CONFIG_BACKEND_UNAVAILABLE);
+        assert!(read(&[("GEOWORKER_LEASE_SECONDS", "0")]).is_err());
+        assert_eq!(read(&[("GEOWORKER_LEASE_SECONDS", "0.5")]).expect("is valid").worker.lease, Duration::from_millis(500));
+    }
+}

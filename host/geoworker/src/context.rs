@@ -1,0 +1,107 @@
+//! Wiring: the parts of a platform on one data directory.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use geoworker_blobs::FolderZones;
+use geoworker_machine::{ErrorInfo, codes};
+use geoworker_plugins::{Limits, PluginEngine, Registry, load_directory};
+use geoworker_queue::{EmbeddedQueue, QueueSettings};
+use geoworker_store::{SqliteDatabase, SqliteStore};
+use geoworker_worker::Platform;
+
+use crate::config::Config;
+
+/// Zones of the embedded default.
+const ZONES: [&str; 2] = ["bronze", "silver"];
+
+/// An open data directory.
+pub(crate) struct Context {
+    pub(crate) platform: Platform,
+    database: SqliteDatabase,
+}
+
+impl Context {
+    /// Opens everything that a server or a submission needs.
+    ///
+    /// # Errors
+    /// `DATA_DIR_UNUSABLE`, `DATABASE_SCHEMA`, `CONFIG_INVALID`.
+    pub(crate) async fn open(config: &Config) -> Result<Self, ErrorInfo> {
+        let registry = load_plugins(config).await?;
+        Self::open_with(config, registry).await
+    }
+
+    /// As [`Self::open`], without plugins: for commands that only look.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) async fn open_to_look(config: &Config) -> Result<Self, ErrorInfo> {
+        Self::open_with(config, Registry::default()).await
+    }
+
+    async fn open_with(config: &Config, registry: Registry) -> Result<Self, ErrorInfo> {
+        create_data_dir(&config.data_dir)?;
+        let database = SqliteDatabase::open(&config.data_dir.join("geoworker.db")).await.map_err(|error| error.info())?;
+        let settings = QueueSettings { lock: config.worker.lease, ..QueueSettings::default() };
+        let platform = Platform::new(
+            Arc::new(SqliteStore::new(database.clone())),
+            Arc::new(EmbeddedQueue::new(database.clone(), settings)),
+            Arc::new(open_zones(&config.data_dir)?),
+            Arc::new(registry),
+            config.worker.clone(),
+        );
+        Ok(Self { platform, database })
+    }
+
+    /// Closes the database after what runs.
+    pub(crate) async fn close(self) {
+        self.database.close().await;
+    }
+}
+
+/// Loads the plugin directory with the operator's limits and the data directory's cache.
+///
+/// # Errors
+/// `CONFIG_INVALID` where the directory or the limits file cannot be read.
+pub(crate) async fn load_plugins(config: &Config) -> Result<Registry, ErrorInfo> {
+    let limits = match &config.limits_file {
+        Some(path) => Limits::read(path)?,
+        None => Limits::default(),
+    };
+    let engine = engine()?;
+    create_data_dir(&config.data_dir)?;
+    load_directory(&engine, &config.plugins, Some(&config.data_dir.join("cache")), limits).await
+}
+
+/// A plugin engine for this machine.
+///
+/// # Errors
+/// `PLUGIN_COMPILE` where this processor cannot be compiled for.
+pub(crate) fn engine() -> Result<PluginEngine, ErrorInfo> {
+    PluginEngine::new().map_err(|error| ErrorInfo::permanent(codes::PLUGIN_COMPILE, error.to_string()))
+}
+
+/// The zones of a data directory.
+///
+/// # Errors
+/// `DATA_DIR_UNUSABLE` where a folder cannot be created.
+pub(crate) fn open_zones(data_dir: &Path) -> Result<FolderZones, ErrorInfo> {
+    let roots: BTreeMap<_, _> =
+        ZONES.iter().map(|zone| ((*zone).to_owned(), data_dir.join("zones").join(zone))).collect();
+    FolderZones::open(&roots).map_err(|error| unusable(data_dir, &error))
+}
+
+/// Creates the data directory for this user alone.
+///
+/// # Errors
+/// `DATA_DIR_UNUSABLE`.
+pub(crate) fn create_data_dir(data_dir: &Path) -> Result<(), ErrorInfo> {
+    let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
+    created.map_err(|error| unusable(data_dir, &error))
+}
+
+fn unusable(data_dir: &Path, error: &dyn std::error::Error) -> ErrorInfo {
+    ErrorInfo::permanent(codes::DATA_DIR_UNUSABLE, format!("{} cannot be used: {error}", data_dir.display()))
+}
