@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use gdal::{Dataset, DriverManager};
 
-use crate::encoding::encoding;
+use crate::encoding::{encoding, overview_count};
 use crate::environment::{hide, take_messages};
 use crate::error::{GDAL_ERROR, RasterError};
 use crate::ffi;
@@ -58,18 +58,25 @@ fn encode_and_verify(
         encoding.options.retain(|option| !option.starts_with("TARGET_SRS=") && !option.starts_with("WARP_"));
     }
     let warped = target_crs.is_some() && !same_crs;
+    let overviews = overview_count(info.width, info.height, options.block_size);
+    if !warped && overviews == 0 {
+        encoding.options.retain(|option| !option.starts_with("OVERVIEWS="));
+        encoding.options.push("OVERVIEWS=NONE".into());
+    } else if !warped {
+        encoding.options.push(format!("OVERVIEW_COUNT={overviews}"));
+    }
     encoding.options.push(format!("NUM_THREADS={threads}"));
     hide(target, "the output");
     let started = Instant::now();
-    let dataset = open_with_crs(source_path, options.input_crs.as_deref())?;
+    let source = Source::open(source_path, options.input_crs.as_deref())?;
     take_messages();
-    let copy = ffi::create_copy("COG", &dataset, target, &encoding.options, &mut |fraction| {
+    let copy = ffi::create_copy("COG", source.dataset(), target, &encoding.options, &mut |fraction| {
         progress(fraction * ENCODE_SHARE);
     })?;
     ffi::close(copy)?;
     let encode_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let expectation = Expectation {
-        source: &dataset,
+        source: source.dataset(),
         info: &info,
         options,
         lossless: encoding.lossless,
@@ -98,14 +105,26 @@ fn encode_and_verify(
     })
 }
 
-/// Opens the source; an `input_crs` is laid over it by a virtual dataset in memory.
-fn open_with_crs(path: &Path, input_crs: Option<&str>) -> Result<Dataset, RasterError> {
-    let dataset = source::open(path)?;
-    let Some(text) = input_crs else { return Ok(dataset) };
-    let srs = source::crs(text)?;
-    let failed = |_| RasterError::gdal(GDAL_ERROR, "the CRS cannot be assigned");
-    let driver = DriverManager::get_driver_by_name("VRT").map_err(failed)?;
-    let mut assigned = dataset.create_copy(&driver, "", &Default::default()).map_err(failed)?;
-    assigned.set_spatial_ref(&srs).map_err(failed)?;
-    Ok(assigned)
+/// A source with the CRS that was asked for.
+struct Source {
+    /// Laid over `base` in memory. Declared first: it is closed first, since it reads through `base`.
+    assigned: Option<Dataset>,
+    base: Dataset,
+}
+
+impl Source {
+    fn open(path: &Path, input_crs: Option<&str>) -> Result<Self, RasterError> {
+        let base = source::open(path)?;
+        let Some(text) = input_crs else { return Ok(Self { assigned: None, base }) };
+        let srs = source::crs(text)?;
+        let failed = |_| RasterError::gdal(GDAL_ERROR, "the CRS cannot be assigned");
+        let driver = DriverManager::get_driver_by_name("VRT").map_err(failed)?;
+        let mut assigned = base.create_copy(&driver, "", &Default::default()).map_err(failed)?;
+        assigned.set_spatial_ref(&srs).map_err(failed)?;
+        Ok(Self { assigned: Some(assigned), base })
+    }
+
+    fn dataset(&self) -> &Dataset {
+        self.assigned.as_ref().unwrap_or(&self.base)
+    }
 }

@@ -93,6 +93,20 @@ pub fn encoding(raster: &RasterInfo, options: &CogOptions) -> Result<Encoding, R
     Ok(Encoding { options: list, predictor, lossless: !lossy, alpha_to_mask })
 }
 
+/// Overviews of an image: it is halved until it fits into one block, as GDAL's COG driver does, or until an edge
+/// is a single pixel: a level that is smaller in one direction only is no reduction to other readers.
+#[must_use]
+pub fn overview_count(width: u32, height: u32, block: u32) -> u32 {
+    let (mut width, mut height) = (width, height);
+    let mut count = 0;
+    while (width > block || height > block) && width > 1 && height > 1 {
+        width /= 2;
+        height /= 2;
+        count += 1;
+    }
+    count
+}
+
 fn refuse(message: impl Into<String>) -> RasterError {
     RasterError::permanent(RASTER_UNSUPPORTED, message)
 }
@@ -219,12 +233,20 @@ mod tests {
             mask: "none".into(),
             declares_cog: false,
             datetime: None,
+            sampling: "area".into(),
             uncompressed_bytes: 100,
         }
     }
 
     fn with(compression: &str) -> CogOptions {
         CogOptions { compression: compression.into(), ..CogOptions::default() }
+    }
+
+    #[test]
+    fn overviews_halve_until_one_block_or_one_pixel() {
+        for (width, height, count) in [(512, 512, 0), (513, 2, 1), (2000, 1000, 2), (1023, 1023, 1), (1, 900, 0), (2, 4000, 1)] {
+            assert_eq!(overview_count(width, height, 512), count, "{width} × {height}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use gdal::errors::CplErrType;
 
@@ -12,11 +13,18 @@ pub(crate) const INPUT_DRIVERS: &[&str] = &["GTiff", "COG", "JPEG", "PNG", "JP2O
 const KEPT_MESSAGES: usize = 20;
 
 static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static MEMORY_LIMIT: AtomicU64 = AtomicU64::new(0);
+static STARVED: AtomicBool = AtomicBool::new(false);
 static HIDDEN: Mutex<Vec<(String, &str)>> = Mutex::new(Vec::new());
 
-/// Sets GDAL up for this process. `cache_mib` bounds its block cache, `scratch` takes its temporary files.
-pub fn configure(cache_mib: u64, scratch: Option<&Path>) {
+/// A failure with more of the limit in use than this is one of memory, whatever the library that failed says.
+const STARVED_PERCENT: u64 = 80;
+
+/// Sets GDAL up for this process. `cache_mib` bounds its block cache, `memory_bytes` is the limit that is set on
+/// the process (0: none), `scratch` takes its temporary files.
+pub fn configure(cache_mib: u64, memory_bytes: u64, scratch: Option<&Path>) {
     gdal::DriverManager::register_all();
+    MEMORY_LIMIT.store(memory_bytes, Ordering::Relaxed);
     let options = [
         ("GDAL_CACHEMAX", cache_mib.to_string()),
         ("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR".into()),
@@ -61,7 +69,28 @@ pub(crate) fn take_messages() -> Vec<String> {
     MESSAGES.lock().map(|mut messages| std::mem::take(&mut *messages)).unwrap_or_default()
 }
 
+/// Memory ran out at one of the messages so far.
+pub(crate) fn starved() -> bool {
+    STARVED.load(Ordering::Relaxed)
+}
+
+/// Compressors report a failed allocation as a failed compression: only the figures at that moment tell.
+fn note_memory() {
+    const FIELD: &str = "VmData:";
+    let limit = MEMORY_LIMIT.load(Ordering::Relaxed);
+    if limit == 0 {
+        return;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(FIELD));
+    let used_kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
+    if used_kib * 1024 * 100 > limit.saturating_mul(STARVED_PERCENT) {
+        STARVED.store(true, Ordering::Relaxed);
+    }
+}
+
 fn remember(message: &str) {
+    note_memory();
     let mut text = message.trim().to_owned();
     if let Ok(hidden) = HIDDEN.lock() {
         for (path, word) in hidden.iter() {

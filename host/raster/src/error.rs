@@ -43,13 +43,18 @@ impl RasterError {
 
     /// As [`Self::gdal`], from messages that were taken already.
     pub(crate) fn from_reasons(code: &str, what: &str, reasons: &[String]) -> Self {
-        let said = reasons.last().cloned().unwrap_or_else(|| "no reason given".to_owned());
-        let any = |words: &[&str]| reasons.iter().any(|m| words.iter().any(|word| m.to_lowercase().contains(word)));
-        let message = format!("{what}: {said}");
-        if any(&["no space left", "disk full", "disc full"]) {
-            return Self { code: DISK_FULL.into(), message, class: "transient".into() };
+        let find = |words: &[&str]| {
+            let says = |reason: &&String| words.iter().any(|word| reason.to_lowercase().contains(word));
+            reasons.iter().find(says).cloned()
+        };
+        if let Some(said) = find(&["no space left", "disk full", "disc full", "write error", "enospc"]) {
+            return Self { code: DISK_FULL.into(), message: format!("{what}: {said}"), class: "transient".into() };
         }
-        if any(&["out of memory", "cannot allocate", "bad_alloc"]) {
+        let memory = find(&["out of memory", "cannot allocate", "bad_alloc"]);
+        let said = memory.clone().or_else(|| reasons.last().cloned()).unwrap_or_else(|| "no reason given".to_owned());
+        let message = format!("{what}: {said}");
+        if memory.is_some() || crate::environment::starved() {
+            let message = format!("the operation ran out of memory; {message}");
             return Self { code: MEMORY.into(), message, class: "resource".into() };
         }
         Self::permanent(code, message)

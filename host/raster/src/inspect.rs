@@ -55,6 +55,7 @@ pub fn inspect(path: &Path, input_crs: Option<&str>) -> Result<RasterInfo, Raste
         overview_count: first.as_ref().and_then(|b| b.overview_count().ok()).unwrap_or(0).unsigned_abs(),
         declares_cog: structure("LAYOUT").as_deref() == Some("COG"),
         datetime: dataset.metadata_item("TIFFTAG_DATETIME", ""),
+        sampling: dataset.metadata_item("AREA_OR_POINT", "").unwrap_or_else(|| "area".into()).to_lowercase(),
         uncompressed_bytes: width as u64 * height as u64 * sample_bytes as u64,
     };
     take_messages();

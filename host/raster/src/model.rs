@@ -62,6 +62,7 @@ mod records {
         pub mask: String,
         pub declares_cog: bool,
         pub datetime: Option<String>,
+        pub sampling: String,
         pub uncompressed_bytes: u64,
     }
 

@@ -67,7 +67,7 @@ pub fn serve(request: &NativeRequest, out: &mut dyn Write) -> io::Result<()> {
         0 => *CACHE_MIB.end(),
         bytes => (bytes / CACHE_SHARE / (1 << 20)).clamp(*CACHE_MIB.start(), *CACHE_MIB.end()),
     };
-    environment::configure(cache, Some(&request.scratch));
+    environment::configure(cache, request.memory_bytes, Some(&request.scratch));
     let mut last = Instant::now();
     let mut progress = |fraction: f64| {
         if last.elapsed() >= PROGRESS_INTERVAL {

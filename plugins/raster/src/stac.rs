@@ -188,6 +188,7 @@ fn bands(info: &RasterInfo, statistics: &[BandStatistics]) -> Vec<Value> {
     let one = |band: &raster::Band| {
         let mut value = json!({"name": band.description.clone().unwrap_or_else(|| format!("band_{}", band.index))});
         value["data_type"] = json!(band.data_type);
+        value["raster:sampling"] = json!(info.sampling);
         if let Some(nodata) = &band.nodata {
             value["nodata"] = nodata_value(nodata);
         }

@@ -1,0 +1,75 @@
+"""A fresh data directory for every test, and the binary that is tested."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = ROOT / "bin" / "geoworker"
+SHARED = ROOT.parent / "shared" / "data"
+
+
+class Geoworker:
+    """Runs the binary on one data directory."""
+
+    def __init__(self, folder, **environment):
+        self.folder = folder
+        self.data = folder / "data"
+        plain = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        self.environment = plain | {"GEOWORKER_PLUGINS": str(ROOT / "plugins/dist")} | environment
+
+    def command(self, *arguments):
+        return [str(BINARY), "--data-dir", str(self.data), *map(str, arguments)]
+
+    def run(self, *arguments, code=0, timeout=120):
+        """Runs a command, checks its exit status and answers its standard output."""
+        done = subprocess.run(
+            self.command(*arguments), env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=timeout
+        )
+        assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "panicked" not in done.stderr, done.stderr
+        return done.stdout
+
+    def json(self, *arguments, code=0, timeout=120):
+        return json.loads(self.run("--json", *arguments, code=code, timeout=timeout))
+
+    def put(self, path, name=None):
+        name = name or pathlib.Path(path).name
+        self.run("blobs", "put", path, f"bronze/in/{name}")
+        return name
+
+    def process(self, name, code=0, **parameters):
+        """Runs process_raster on a blob and answers the job."""
+        pairs = {"container_name": "in", "blob_name": name} | parameters
+        arguments = [part for key, value in pairs.items() for part in ("--param", f"{key}={value}")]
+        return self.json("run", "process_raster", *arguments, code=code)
+
+    def zone(self, zone):
+        return self.data / "zones" / zone
+
+    def silver(self, blob):
+        return self.zone("silver") / blob["container"] / blob["name"]
+
+    def published(self):
+        """Everything that can be seen in the silver zone."""
+        files = self.zone("silver").rglob("*")
+        return sorted(str(f.relative_to(self.zone("silver"))) for f in files if f.is_file() and ".staging" not in f.parts)
+
+    def serve(self, log=None):
+        return subprocess.Popen(
+            self.command("serve"), env=self.environment, cwd=self.folder,
+            stdout=subprocess.DEVNULL, stderr=open(log or self.folder / "server.log", "a"),
+        )
+
+
+@pytest.fixture
+def geoworker(tmp_path):
+    return Geoworker(tmp_path)
+
+
+@pytest.fixture
+def make_geoworker(tmp_path):
+    return lambda **environment: Geoworker(tmp_path, **environment)

@@ -1,0 +1,262 @@
+"""Nothing is lost and nothing is half done, whatever is killed, filled up or started twice."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import numpy
+import pytest
+import rasterio
+
+from conftest import SHARED
+from judges import check_cog, check_same_pixels
+from rasters import NORTH_UP, write
+
+FAST = dict(GEOWORKER_RETRY_BASE_MS="50", GEOWORKER_SWEEP_SECONDS="1")
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory):
+    """A raster that takes seconds to encode: noise, at the highest level."""
+    path = tmp_path_factory.mktemp("slow") / "slow.tif"
+    edge = 5000
+    noise = numpy.random.default_rng(1)
+    with rasterio.open(path, "w", driver="GTiff", dtype="uint8", count=3, width=edge, height=edge, crs="EPSG:32633", transform=NORTH_UP) as target:
+        for band in (1, 2, 3):
+            target.write(noise.integers(0, 40, (edge, edge), "uint8"), band)
+    return path
+
+
+def submit_slow(geoworker, slow):
+    geoworker.put(slow)
+    source = ["--param", "container_name=in", "--param", "blob_name=slow.tif", "--param", "output_tier=archive"]
+    return geoworker.json("submit", "process_raster", *source)["job_id"]
+
+
+def until(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"did not happen within {seconds} s")
+
+
+def task(geoworker, job, task_type):
+    tasks = geoworker.json("tasks", job)
+    return next((task for task in tasks if task["task_type"] == task_type), None)
+
+
+def encoding(geoworker):
+    """The native process that writes into the silver zone's staging folder."""
+    staging = geoworker.zone("silver") / ".staging"
+    return staging.is_dir() and any(file.stat().st_size > 100_000 for file in staging.iterdir())
+
+
+def ended(geoworker, job):
+    shown = geoworker.json("jobs", "show", job)
+    return shown if shown["ended_at"] else None
+
+
+def children(process):
+    path = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    of_threads = pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [int(pid) for file in (path, *of_threads) for pid in file.read_text().split()]
+
+
+def operations(geoworker, task_type):
+    """Operations that really ran, from the server's log."""
+    lines = [json.loads(line) for line in (geoworker.folder / "server.log").read_text().splitlines()]
+    return [line["operation"] for line in lines if line.get("task_type") == task_type and line.get("message") == "operation finished"]
+
+
+def test_kill_in_the_middle_of_create_cog(make_geoworker, slow):
+    geoworker = make_geoworker(**FAST)
+    server = geoworker.serve()
+    job = submit_slow(geoworker, slow)
+    until(lambda: encoding(geoworker))
+    orphans = children(server)
+    server.kill()
+    server.wait()
+    assert orphans, "the encoder runs in a process of its own"
+    until(lambda: not any(os.path.exists(f"/proc/{pid}/exe") and not zombie(pid) for pid in orphans), 5)
+    assert geoworker.published() == [], "no partial file is visible"
+
+    server = geoworker.serve()
+    seen = set()
+    shown = until(lambda: seen.update(geoworker.published()) or ended(geoworker, job))
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(60) == 0
+    assert shown["state"] == "completed"
+    cog = next(task for task in shown["tasks"] if task["task_type"] == "create_cog")
+    assert cog["attempt"] == 2
+    ran = operations(geoworker, "create_cog")
+    assert ran.count("raster.inspect") == 1, f"finished operations are not run again: {ran}"
+    assert ran.count("raster.create-cog") == 1
+    path = geoworker.silver(shown["result"]["cog"]["target"])
+    check_cog(path)
+    check_same_pixels(slow, path)
+    assert list((geoworker.zone("silver") / ".staging").iterdir()) == []
+    assert list((geoworker.data / "scratch").iterdir()) == []
+
+
+def zombie(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_sigterm_lets_the_task_finish(make_geoworker, slow):
+    geoworker = make_geoworker(**FAST)
+    server = geoworker.serve()
+    job = submit_slow(geoworker, slow)
+    until(lambda: encoding(geoworker))
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(60) == 0
+    assert task(geoworker, job, "create_cog")["state"] == "completed"
+
+
+def test_past_the_grace_period_the_task_is_given_back(make_geoworker, slow):
+    geoworker = make_geoworker(GEOWORKER_GRACE_SECONDS="0.1", **FAST)
+    server = geoworker.serve()
+    job = submit_slow(geoworker, slow)
+    until(lambda: encoding(geoworker))
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(20) == 0
+    given_back = task(geoworker, job, "create_cog")
+    assert (given_back["state"], given_back["attempt"]) == ("queued", 0)
+    assert geoworker.published() == []
+    server = geoworker.serve()
+    assert until(lambda: ended(geoworker, job))["state"] == "completed"
+    assert task(geoworker, job, "create_cog")["attempt"] == 1
+    server.terminate()
+    assert server.wait(60) == 0
+
+
+def test_a_task_that_outlives_its_lease_many_times_runs_once(make_geoworker, slow):
+    geoworker = make_geoworker(GEOWORKER_LEASE_SECONDS="0.6", **FAST)
+    server = geoworker.serve()
+    job = submit_slow(geoworker, slow)
+    shown = until(lambda: ended(geoworker, job))
+    server.terminate()
+    server.wait(60)
+    assert shown["state"] == "completed"
+    assert [task["attempt"] for task in shown["tasks"]] == [1, 1, 1]
+    assert operations(geoworker, "create_cog").count("raster.create-cog") == 1
+
+
+def test_one_server_per_data_directory_and_any_number_of_submitters(make_geoworker):
+    geoworker = make_geoworker(**FAST)
+    server = geoworker.serve()
+    until(lambda: (geoworker.data / "geoworker.db").exists())
+    until(lambda: geoworker.json("serve", code=2)["error"]["code"] == "DATA_DIR_IN_USE")
+    submitters = [
+        subprocess.Popen(geoworker.command("submit", "hello_world", "--param", f"n={n}", "--wait"), env=geoworker.environment, stdout=subprocess.DEVNULL)
+        for n in range(1, 9)
+    ]
+    assert [process.wait(60) for process in submitters] == [0] * 8
+    assert geoworker.json("run", "hello_world", "--param", "n=9")["state"] == "completed"
+    server.terminate()
+    assert server.wait(30) == 0
+
+
+def test_chaos_ends_and_is_told(make_geoworker):
+    geoworker = make_geoworker(**FAST)
+    job = geoworker.json("run", "hello_world", "--param", "n=60", "--param", "failure_rate=0.5")
+    assert job["state"] in ("completed", "completed_with_errors")
+    tasks = geoworker.json("tasks", job["job_id"])
+    greets = [task for task in tasks if task["task_type"] == "hello_greet"]
+    assert any(task["attempt"] > 1 for task in greets), "failures were retried"
+    failed = [task for task in greets if task["state"] == "failed"]
+    assert all(task["error"]["code"] == "HELLO_CHAOS" and task["attempt"] == 6 for task in failed)
+    assert job["result"]["replies"] == 60 - len(failed)
+    always = geoworker.json("run", "hello_world", "--param", "n=2", "--param", "failure_rate=1")
+    assert always["state"] == "completed_with_errors" and always["result"]["replies"] == 0
+
+
+def test_the_same_job_twice_is_one_run(geoworker):
+    first = geoworker.json("run", "hello_world")
+    assert geoworker.json("run", "hello_world")["job_id"] == first["job_id"]
+    forced = geoworker.json("run", "hello_world", "--force")
+    assert (forced["run_ordinal"], forced["previous_run"]) == (2, first["job_id"])
+
+
+def test_ctrl_c_leaves_no_half_file(geoworker, slow):
+    target = geoworker.folder / "out.tif"
+    process = subprocess.Popen(
+        geoworker.command("cog", slow, target, "--level", "12"), env=geoworker.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    until(lambda: any(file.stat().st_size > 100_000 for file in geoworker.folder.glob(".out.tif*") if file.is_file()))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert not target.exists() and not list(geoworker.folder.glob(".out.tif*"))
+
+
+def test_memory_and_time_limits_have_their_codes(make_geoworker, slow):
+    geoworker = make_geoworker(GEOWORKER_NATIVE_MEMORY_MB="60", **FAST)
+    job = geoworker.json("run", "process_raster", "--param", "container_name=in", "--param", f"blob_name={geoworker.put(slow)}", code=1)
+    assert job["error"]["code"] == "MEMORY", job["error"]
+    assert "memory" in job["error"]["message"]
+    assert geoworker.published() == []
+    assert make_geoworker(**FAST).json("run", "hello_world")["state"] == "completed"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 32 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_fails_one_job_and_no_other(make_geoworker, small_disk, tmp_path):
+    geoworker = make_geoworker(**FAST)
+    geoworker.data = small_disk / "data"
+    noise = numpy.random.default_rng(2).integers(0, 255, (1500, 3000), "uint8")
+    source = tmp_path / "noise.tif"
+    with rasterio.open(source, "w", driver="GTiff", dtype="uint8", count=1, width=3000, height=1500, crs="EPSG:32633", transform=NORTH_UP) as target:
+        target.write(noise, 1)
+    name = geoworker.put(source)
+    filler = small_disk / "filler"
+    filler.write_bytes(b"\0" * (25 << 20))
+    job = geoworker.process(name, code=1)
+    assert job["error"]["code"] == "DISK_FULL", job["error"]
+    assert geoworker.published() == []
+    assert geoworker.json("run", "hello_world")["state"] == "completed", "other work goes on"
+    filler.unlink()
+    again = geoworker.json("run", "process_raster", "--force", "--param", "container_name=in", "--param", f"blob_name={name}")
+    assert again["state"] == "completed"
+
+
+def test_log_lines_carry_their_context(make_geoworker, tmp_path):
+    """R23."""
+    geoworker = make_geoworker(APP_NAME="unit", **FAST)
+    server = geoworker.serve()
+    geoworker.put(write(tmp_path / "a.tif"))
+    geoworker.json("submit", "process_raster", "--param", "container_name=in", "--param", "blob_name=a.tif", "--wait")
+    server.terminate()
+    server.wait(30)
+    lines = [json.loads(line) for line in (geoworker.folder / "server.log").read_text().splitlines()]
+    assert all({"timestamp", "level", "message", "app_name"} <= line.keys() and line["app_name"] == "unit" for line in lines)
+    done = [line for line in lines if line["message"] == "task completed"]
+    assert len(done) == 3
+    for line in done:
+        assert {"task_id", "job_id", "task_type", "stage", "attempt", "duration_ms"} <= line.keys()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"SKIPPED: the shared rasters are not at {SHARED}")
+def test_a_broken_raster_is_told_and_dead_lettered_once(make_geoworker):
+    geoworker = make_geoworker(**FAST)
+    job = geoworker.process(geoworker.put(SHARED / "corrupt.tif"), code=1)
+    events = geoworker.json("jobs", "show", job["job_id"], "--events")["events"]
+    failed = [event for event in events if event["kind"] == "task_failed"]
+    assert len(failed) == 1 and "FILE_UNREADABLE" in failed[0]["detail"]
