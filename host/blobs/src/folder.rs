@@ -101,7 +101,13 @@ impl FolderZones {
     ///
     /// # Errors
     /// When the zone or container name is not valid.
-    pub fn list(&self, zone: &str, container: &str, prefix: &str, limit: usize) -> Result<Vec<BlobFacts>, BlobError> {
+    pub fn list(
+        &self,
+        zone: &str,
+        container: &str,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<BlobFacts>, BlobError> {
         check_container(container)?;
         let (_, dir) = self.zone(zone)?;
         let mut names = Vec::new();
@@ -242,7 +248,13 @@ fn walk(dir: &Dir, prefix: &str, names: &mut Vec<String>) -> Result<(), BlobErro
 fn facts(blob: BlobRef, metadata: &cap_std::fs::Metadata) -> Result<BlobFacts, BlobError> {
     use cap_std::fs::MetadataExt;
     let modified = metadata.modified()?.into_std();
-    let etag = format!("{:x}-{:x}-{:x}{:08x}", metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+    let etag = format!(
+        "{:x}-{:x}-{:x}{:08x}",
+        metadata.ino(),
+        metadata.len(),
+        metadata.mtime(),
+        metadata.mtime_nsec()
+    );
     Ok(BlobFacts { blob, size_bytes: metadata.len(), last_modified: modified.into(), etag })
 }
 

@@ -69,7 +69,10 @@ fn check_part(part: &str) -> Result<(), BlobError> {
         "a name has no part '.' or '..'"
     } else if part.starts_with('.') {
         "no part of a name begins with '.'"
-    } else if part.chars().any(|c| c.is_control() || matches!(c, '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|')) {
+    } else if part
+        .chars()
+        .any(|c| c.is_control() || matches!(c, '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|'))
+    {
         "a name has no control characters and none of \\ : * ? \" < > |"
     } else {
         return Ok(());
@@ -89,8 +92,20 @@ mod tests {
     fn names_that_are_not_plain_paths_are_refused() {
         let long = "a".repeat(1025);
         let bad = [
-            "", "/etc/passwd", "../x", "a/../b", "a//b", "a/", "./a", "a/.hidden", "a\0b", "a\nb", "C:\\x", "a\\b",
-            "/vsicurl/http://x", &long,
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../b",
+            "a//b",
+            "a/",
+            "./a",
+            "a/.hidden",
+            "a\0b",
+            "a\nb",
+            "C:\\x",
+            "a\\b",
+            "/vsicurl/http://x",
+            &long,
         ];
         for name in bad {
             let result = BlobRef::new("bronze", "c", name).check();

@@ -6,14 +6,19 @@ use clap::{Args, Parser, Subcommand};
 
 /// Turn rasters into Cloud Optimized GeoTIFFs and STAC items, with task types as WebAssembly plugins.
 #[derive(Debug, Parser)]
-#[command(name = "geoworker", version, max_term_width = 110, after_help = "Examples:
+#[command(
+    name = "geoworker",
+    version,
+    max_term_width = 110,
+    after_help = "Examples:
   geoworker blobs put scene.tif bronze/uploads/scene.tif
   geoworker run process_raster --param container_name=uploads --param blob_name=scene.tif
   geoworker serve
   geoworker cog scene.tif scene_cog.tif --compression zstd
 
 Exit codes: 0 done, 1 the job failed or the file is not valid, 2 refused or not possible (a code says why),
-64 wrong command line, 130 interrupted. `geoworker explain CODE` says what to do about a code.")]
+64 wrong command line, 130 interrupted. `geoworker explain CODE` says what to do about a code."
+)]
 pub(crate) struct Cli {
     /// Print JSON for programs instead of text for people.
     #[arg(long, global = true)]

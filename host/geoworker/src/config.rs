@@ -47,8 +47,10 @@ impl Config {
     pub(crate) fn read(cli: &Cli, source: &dyn Source) -> Result<Self, ErrorInfo> {
         let mut reader = Reader { source, problems: Vec::new() };
         let mode = reader.mode();
-        let folder = |flag: &Option<PathBuf>, name: &str| flag.clone().or_else(|| source.get(name).map(PathBuf::from));
-        let data_dir = folder(&cli.data_dir, "GEOWORKER_DATA_DIR").unwrap_or_else(|| PathBuf::from(".geoworker"));
+        let folder =
+            |flag: &Option<PathBuf>, name: &str| flag.clone().or_else(|| source.get(name).map(PathBuf::from));
+        let data_dir =
+            folder(&cli.data_dir, "GEOWORKER_DATA_DIR").unwrap_or_else(|| PathBuf::from(".geoworker"));
         let plugins = folder(&cli.plugins, "GEOWORKER_PLUGINS").unwrap_or_else(default_plugins);
         let worker = reader.worker(mode, &data_dir);
         let log = LogSettings {
@@ -147,7 +149,12 @@ impl Reader<'_> {
             mode,
             router: Router {
                 queues: self.queues(),
-                long_running_types: types.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect(),
+                long_running_types: types
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|t| !t.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
                 size_threshold_bytes: threshold.saturating_mul(1_000_000),
             },
             slots: Slots {
@@ -196,10 +203,12 @@ impl Reader<'_> {
 
     fn seconds(&mut self, name: &str, default: Duration) -> Duration {
         let seconds: f64 = self.number(name, default.as_secs_f64());
-        Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero()).unwrap_or_else(|| {
-            self.problems.push(format!("{name} is not a positive number of seconds"));
-            default
-        })
+        Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero()).unwrap_or_else(
+            || {
+                self.problems.push(format!("{name} is not a positive number of seconds"));
+                default
+            },
+        )
     }
 
     /// Every mode but standalone shares a database and a broker with others.
@@ -208,11 +217,18 @@ impl Reader<'_> {
             return;
         }
         let mut missing = Vec::new();
-        if self.source.get("ServiceBusConnection").is_none() && self.source.get("SERVICE_BUS_NAMESPACE").is_none() {
+        if self.source.get("ServiceBusConnection").is_none()
+            && self.source.get("SERVICE_BUS_NAMESPACE").is_none()
+        {
             missing.push("ServiceBusConnection or SERVICE_BUS_NAMESPACE");
         }
-        let needed =
-            ["POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_DATABASE", "BRONZE_STORAGE_ACCOUNT", "SILVER_STORAGE_ACCOUNT"];
+        let needed = [
+            "POSTGRES_HOST",
+            "POSTGRES_USER",
+            "POSTGRES_DATABASE",
+            "BRONZE_STORAGE_ACCOUNT",
+            "SILVER_STORAGE_ACCOUNT",
+        ];
         missing.extend(needed.iter().filter(|name| self.source.get(name).is_none()));
         if !missing.is_empty() {
             self.problems.push(format!("APP_MODE={mode} needs {}", missing.join(", ")));
@@ -268,10 +284,20 @@ mod tests {
     /// R1, R3, R5: one error that names everything.
     #[test]
     fn one_error_names_everything_that_is_wrong() {
-        let error = read(&[("APP_MODE", "worker_docker"), ("FUNCTIONS_WORKER_RUNTIME", "python"), ("GEOWORKER_SLOTS", "x")]);
+        let error = read(&[
+            ("APP_MODE", "worker_docker"),
+            ("FUNCTIONS_WORKER_RUNTIME", "python"),
+            ("GEOWORKER_SLOTS", "x"),
+        ]);
         let error = error.expect_err("is refused");
         assert_eq!(error.code, codes::CONFIG_INVALID);
-        for part in ["FUNCTIONS_WORKER_RUNTIME", "GEOWORKER_SLOTS", "SERVICE_BUS_NAMESPACE", "POSTGRES_HOST", "SILVER_STORAGE_ACCOUNT"] {
+        for part in [
+            "FUNCTIONS_WORKER_RUNTIME",
+            "GEOWORKER_SLOTS",
+            "SERVICE_BUS_NAMESPACE",
+            "POSTGRES_HOST",
+            "SILVER_STORAGE_ACCOUNT",
+        ] {
             assert!(error.message.contains(part), "{part} is not in: {}", error.message);
         }
         let unknown = read(&[("APP_MODE", "dokcer")]).expect_err("is refused");
@@ -283,6 +309,9 @@ mod tests {
         let error = read(&[("POSTGRES_HOST", "db")]).expect_err("is refused");
         assert_eq!(error.code, codes::CONFIG_BACKEND_UNAVAILABLE);
         assert!(read(&[("GEOWORKER_LEASE_SECONDS", "0")]).is_err());
-        assert_eq!(read(&[("GEOWORKER_LEASE_SECONDS", "0.5")]).expect("is valid").worker.lease, Duration::from_millis(500));
+        assert_eq!(
+            read(&[("GEOWORKER_LEASE_SECONDS", "0.5")]).expect("is valid").worker.lease,
+            Duration::from_millis(500)
+        );
     }
 }

@@ -43,7 +43,9 @@ impl Context {
 
     async fn open_with(config: &Config, registry: Registry) -> Result<Self, ErrorInfo> {
         create_data_dir(&config.data_dir)?;
-        let database = SqliteDatabase::open(&config.data_dir.join("geoworker.db")).await.map_err(|error| error.info())?;
+        let database = SqliteDatabase::open(&config.data_dir.join("geoworker.db"))
+            .await
+            .map_err(|error| error.info())?;
         let settings = QueueSettings { lock: config.worker.lease, ..QueueSettings::default() };
         let platform = Platform::new(
             Arc::new(SqliteStore::new(database.clone())),

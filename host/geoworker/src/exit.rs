@@ -32,7 +32,8 @@ pub(crate) fn finish(outcome: Outcome, json: bool) -> ExitCode {
     if json {
         crate::output::json(&serde_json::json!({"error": error}));
     } else {
-        let hint = error.hint.clone().or_else(|| codes::find(&error.code).map(|known| known.action.to_owned()));
+        let hint =
+            error.hint.clone().or_else(|| codes::find(&error.code).map(|known| known.action.to_owned()));
         eprintln!("error [{}]: {}", error.code, error.message);
         if let Some(hint) = hint {
             eprintln!("  {hint}");

@@ -38,7 +38,8 @@ pub(crate) fn start(settings: &LogSettings) {
         let format = JsonLines { app_name: settings.app_name.clone() };
         registry.with(SpanFields).with(text::layer().with_writer(io::stderr).event_format(format)).try_init()
     } else {
-        let layer = text::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false);
+        let layer =
+            text::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false);
         registry.with(layer.compact()).try_init()
     };
     if started.is_err() {
@@ -68,7 +69,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut line = Map::new();
         line.insert("timestamp".into(), Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true).into());
         line.insert("level".into(), event.metadata().level().as_str().into());

@@ -139,8 +139,16 @@ mod tests {
         let value = serde_json::to_value(&message).expect("serialises");
         let mut keys: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
         keys.sort_unstable();
-        let fixed =
-            ["job_type", "parent_job_id", "retry_count", "stage", "task_id", "task_index", "task_type", "timestamp"];
+        let fixed = [
+            "job_type",
+            "parent_job_id",
+            "retry_count",
+            "stage",
+            "task_id",
+            "task_index",
+            "task_type",
+            "timestamp",
+        ];
         assert_eq!(keys, fixed);
     }
 }

@@ -66,15 +66,36 @@ impl AppMode {
     pub fn properties(self) -> ModeProperties {
         let row = match self {
             //                      http jobs rast vect long r.out v.out work dock
-            Self::Standalone => /**/ [1, 1, 1, 1, 1, 0, 0, 0, 0],
+            Self::Standalone =>
+            /**/
+            {
+                [1, 1, 1, 1, 1, 0, 0, 0, 0]
+            }
             Self::PlatformRaster => [1, 1, 1, 0, 0, 0, 1, 0, 0],
             Self::PlatformVector => [1, 1, 0, 1, 0, 1, 0, 0, 0],
-            Self::PlatformOnly => /**/ [1, 1, 0, 0, 0, 1, 1, 0, 0],
-            Self::WorkerRaster => /**/ [1, 0, 1, 0, 0, 0, 0, 1, 0],
-            Self::WorkerVector => /**/ [1, 0, 0, 1, 0, 0, 0, 1, 0],
-            Self::WorkerDocker => /**/ [0, 0, 0, 0, 1, 0, 0, 1, 1],
+            Self::PlatformOnly =>
+            /**/
+            {
+                [1, 1, 0, 0, 0, 1, 1, 0, 0]
+            }
+            Self::WorkerRaster =>
+            /**/
+            {
+                [1, 0, 1, 0, 0, 0, 0, 1, 0]
+            }
+            Self::WorkerVector =>
+            /**/
+            {
+                [1, 0, 0, 1, 0, 0, 0, 1, 0]
+            }
+            Self::WorkerDocker =>
+            /**/
+            {
+                [0, 0, 0, 0, 1, 0, 0, 1, 1]
+            }
         };
-        let [http, jobs, raster, vector, long, raster_out, vector_out, worker, docker] = row.map(|cell| cell == 1);
+        let [http, jobs, raster, vector, long, raster_out, vector_out, worker, docker] =
+            row.map(|cell| cell == 1);
         ModeProperties {
             http,
             jobs_queue: jobs,

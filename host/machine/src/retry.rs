@@ -50,7 +50,8 @@ impl RetryPolicy {
         }
         let exponent = attempt.saturating_sub(1).min(16);
         let factor = if class == RetryClass::Throttled { THROTTLED_FACTOR } else { 1 };
-        let nominal = (self.base_delay_ms.saturating_mul(1 << exponent).saturating_mul(factor)).min(MAX_DELAY_MS);
+        let nominal =
+            (self.base_delay_ms.saturating_mul(1 << exponent).saturating_mul(factor)).min(MAX_DELAY_MS);
         let share = 0.5 + 0.5 * jitter.clamp(0.0, 1.0);
         #[expect(clippy::cast_possible_truncation, reason = "at most MAX_DELAY_MS")]
         Verdict::RetryAfter((nominal as f64 * share) as i64)

@@ -114,7 +114,11 @@ mod tests {
     };
 
     fn router() -> Router {
-        Router { size_threshold_bytes: 100, long_running_types: vec!["fathom_band_stack".into()], ..Router::default() }
+        Router {
+            size_threshold_bytes: 100,
+            long_running_types: vec!["fathom_band_stack".into()],
+            ..Router::default()
+        }
     }
 
     /// R9: rules in order, each with its reason.

@@ -159,10 +159,7 @@ impl TaskState {
     /// The state after `event`, or none where the event does not apply.
     #[must_use]
     pub fn after(self, event: TaskEvent) -> Option<Self> {
-        TASK_TRANSITIONS
-            .iter()
-            .find(|(from, on, _)| *from == self && *on == event)
-            .map(|(_, _, to)| *to)
+        TASK_TRANSITIONS.iter().find(|(from, on, _)| *from == self && *on == event).map(|(_, _, to)| *to)
     }
 }
 
@@ -188,8 +185,11 @@ pub fn sql_sources(event: TaskEvent) -> String {
 /// The states from which a job may become `to`, for SQL guards.
 #[must_use]
 pub fn sql_job_sources(to: JobState) -> String {
-    let names: Vec<String> =
-        JOB_TRANSITIONS.iter().filter(|(_, target)| *target == to).map(|(from, _)| format!("'{from}'")).collect();
+    let names: Vec<String> = JOB_TRANSITIONS
+        .iter()
+        .filter(|(_, target)| *target == to)
+        .map(|(from, _)| format!("'{from}'"))
+        .collect();
     names.join(",")
 }
 
@@ -251,7 +251,8 @@ mod tests {
             assert_eq!(JobState::from_name(state.as_str()), Some(*state));
         }
         for state in TaskState::ALL {
-            let reached = *state == TaskState::Pending || TASK_TRANSITIONS.iter().any(|(_, _, to)| to == state);
+            let reached =
+                *state == TaskState::Pending || TASK_TRANSITIONS.iter().any(|(_, _, to)| to == state);
             assert!(reached, "{state} cannot be reached");
             assert_eq!(TaskState::from_name(state.as_str()), Some(*state));
         }

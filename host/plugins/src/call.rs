@@ -9,7 +9,9 @@ use serde_json::Value;
 use wasmtime::Store;
 use wasmtime::component::Instance;
 
-use crate::bindings::{FileFacts, JobContext, TaskContext, TaskDefinition, TaskRoute, job_types, task_types, types};
+use crate::bindings::{
+    FileFacts, JobContext, TaskContext, TaskDefinition, TaskRoute, job_types, task_types, types,
+};
 use crate::error::{PluginError, from_trap};
 use crate::guest::{Grants, GuestState};
 use crate::limits::Limits;
@@ -134,7 +136,9 @@ impl LoadedPlugin {
         for task in &tasks {
             if task.unit.is_empty() || task.unit.len() > MAX_NAME || !units.insert(task.unit.as_str()) {
                 let unit = cut(&task.unit, 60);
-                return Err(self.broken("plan-stage", &format!("unit '{unit}' is empty, too long or not unique")));
+                return Err(
+                    self.broken("plan-stage", &format!("unit '{unit}' is empty, too long or not unique"))
+                );
             }
         }
         drop(units);
@@ -170,7 +174,9 @@ impl LoadedPlugin {
         let started = Instant::now();
         for _ in 0..calls {
             let answer = guest.call_validate(&mut store, name, &text).await;
-            answer.map_err(|error| self.trap("validate", &error))?.map_err(|_| self.broken("validate", "findings"))?;
+            answer
+                .map_err(|error| self.trap("validate", &error))?
+                .map_err(|_| self.broken("validate", "findings"))?;
         }
         Ok(started.elapsed() / u32::try_from(calls.max(1)).unwrap_or(u32::MAX))
     }
@@ -193,14 +199,16 @@ impl LoadedPlugin {
 
     async fn task_guest(&self, state: GuestState) -> Called<(Store<GuestState>, task_types::Guest)> {
         let (mut store, instance) = self.instantiate(state).await?;
-        let exports = self.exports.tasks.as_ref().ok_or_else(|| self.broken("task-types", "is not exported"))?;
+        let exports =
+            self.exports.tasks.as_ref().ok_or_else(|| self.broken("task-types", "is not exported"))?;
         let guest = exports.load(&mut store, &instance).map_err(|error| self.trap("task-types", &error))?;
         Ok((store, guest))
     }
 
     async fn job_guest(&self, state: GuestState) -> Called<(Store<GuestState>, job_types::Guest)> {
         let (mut store, instance) = self.instantiate(state).await?;
-        let exports = self.exports.jobs.as_ref().ok_or_else(|| self.broken("job-types", "is not exported"))?;
+        let exports =
+            self.exports.jobs.as_ref().ok_or_else(|| self.broken("job-types", "is not exported"))?;
         let guest = exports.load(&mut store, &instance).map_err(|error| self.trap("job-types", &error))?;
         Ok((store, guest))
     }
@@ -211,7 +219,11 @@ impl LoadedPlugin {
         Ok((store, instance.map_err(|error| self.trap("start", &error))?))
     }
 
-    fn validation(&self, state: &GuestState, answer: Result<String, Vec<types::Finding>>) -> Called<Validation> {
+    fn validation(
+        &self,
+        state: &GuestState,
+        answer: Result<String, Vec<types::Finding>>,
+    ) -> Called<Validation> {
         match answer {
             Ok(text) => Ok(Ok(self.json(state, "validate", &text)?)),
             Err(findings) => Ok(Err(findings.into_iter().map(finding).collect())),
@@ -237,8 +249,10 @@ impl LoadedPlugin {
 impl GuestState {
     /// Parses a guest's document within the limits.
     pub(crate) fn parse_json(&self, what: &str, text: &str) -> Result<Value, ErrorInfo> {
-        let invalid = |reason: String| ErrorInfo::permanent(codes::PLUGIN_OUTPUT_INVALID, format!("{what} {reason}"));
-        let value: Value = serde_json::from_str(text).map_err(|error| invalid(format!("is not JSON: {error}")))?;
+        let invalid =
+            |reason: String| ErrorInfo::permanent(codes::PLUGIN_OUTPUT_INVALID, format!("{what} {reason}"));
+        let value: Value =
+            serde_json::from_str(text).map_err(|error| invalid(format!("is not JSON: {error}")))?;
         if depth(&value) > self.limits.json_depth {
             return Err(invalid(format!("is nested deeper than {}", self.limits.json_depth)));
         }
@@ -257,7 +271,11 @@ fn cut(text: &str, limit: usize) -> String {
 fn finding(found: types::Finding) -> Finding {
     Finding {
         code: cut(&found.code, MAX_NAME),
-        severity: if matches!(found.severity.as_str(), "warning" | "info") { found.severity } else { "error".into() },
+        severity: if matches!(found.severity.as_str(), "warning" | "info") {
+            found.severity
+        } else {
+            "error".into()
+        },
         path: cut(&found.path, MAX_NAME),
         message: cut(&found.message, MAX_MESSAGE),
     }

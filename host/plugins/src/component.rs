@@ -30,7 +30,8 @@ pub(crate) fn prepare(bytes: &[u8]) -> Result<Cow<'_, [u8]>, ErrorInfo> {
 }
 
 fn componentise(module: &[u8]) -> Result<Vec<u8>, ErrorInfo> {
-    let encoded = ComponentEncoder::default().validate(true).module(module).and_then(ComponentEncoder::encode);
+    let encoded =
+        ComponentEncoder::default().validate(true).module(module).and_then(ComponentEncoder::encode);
     encoded.map_err(|error| {
         let reason = error.root_cause().to_string();
         let message = format!("the core module cannot be made a component: {}", first_line(&reason));
@@ -42,7 +43,10 @@ fn check_world(component: &[u8]) -> Result<(), ErrorInfo> {
     let mismatch = |message: String| ErrorInfo::permanent(codes::PLUGIN_WORLD_MISMATCH, message);
     let decoded = wit_component::decode(component);
     let decoded = decoded.map_err(|error| {
-        ErrorInfo::permanent(codes::PLUGIN_NOT_WASM, format!("not a valid component: {}", first_line(&error.to_string())))
+        ErrorInfo::permanent(
+            codes::PLUGIN_NOT_WASM,
+            format!("not a valid component: {}", first_line(&error.to_string())),
+        )
     })?;
     let DecodedWasm::Component(resolve, world) = decoded else {
         return Err(mismatch("the file holds WIT, not a component".into()));
@@ -54,12 +58,16 @@ fn check_world(component: &[u8]) -> Result<(), ErrorInfo> {
         return Err(ErrorInfo::permanent(codes::PLUGIN_IMPORT_UNKNOWN, message));
     }
     let exports: Vec<String> = world.exports.keys().map(|key| resolve.name_world_key(key)).collect();
-    let wanted = |name: &str| ["task-types", "job-types"].iter().any(|known| name == format!("{PACKAGE}{known}@1.0.0"));
+    let wanted = |name: &str| {
+        ["task-types", "job-types"].iter().any(|known| name == format!("{PACKAGE}{known}@1.0.0"))
+    };
     if exports.iter().any(|name| wanted(name)) {
         return Ok(());
     }
     let found = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
-    Err(mismatch(format!("the component exports {found}; a plugin exports {PACKAGE}task-types@1.0.0 or job-types")))
+    Err(mismatch(format!(
+        "the component exports {found}; a plugin exports {PACKAGE}task-types@1.0.0 or job-types"
+    )))
 }
 
 fn ours(name: &str) -> bool {

@@ -33,7 +33,11 @@ pub(crate) enum Stop {
 /// Turns a trap into a coded failure.
 pub(crate) fn from_trap(plugin: &str, export: &str, error: &wasmtime::Error) -> PluginError {
     let failed = |code: &str, reason: String| {
-        PluginError::Failed(ErrorInfo::new(code, RetryClass::Permanent, format!("{plugin}: {export}: {reason}")))
+        PluginError::Failed(ErrorInfo::new(
+            code,
+            RetryClass::Permanent,
+            format!("{plugin}: {export}: {reason}"),
+        ))
     };
     if let Some(stop) = error.downcast_ref::<Stop>() {
         return match stop {

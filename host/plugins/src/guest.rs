@@ -141,7 +141,8 @@ impl GuestState {
 
     fn replay(&mut self, operation: &str, hash: &str) -> Option<Result<Value, ErrorInfo>> {
         let entry = self.journal.pop_front()?;
-        let same = entry.sequence == self.sequence && entry.operation == operation && entry.request_hash == hash;
+        let same =
+            entry.sequence == self.sequence && entry.operation == operation && entry.request_hash == hash;
         let outcome = if same { read_outcome(&entry.outcome) } else { None };
         if outcome.is_none() {
             // The guest took another turn: what follows was recorded on another path.

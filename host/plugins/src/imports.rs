@@ -37,7 +37,11 @@ impl progress::Host for GuestState {
 }
 
 impl raster::Host for GuestState {
-    async fn inspect(&mut self, source: types::BlobRef, input_crs: Option<String>) -> Answer<raster::RasterInfo> {
+    async fn inspect(
+        &mut self,
+        source: types::BlobRef,
+        input_crs: Option<String>,
+    ) -> Answer<raster::RasterInfo> {
         let allowed = self.check_zone(&source.zone, "read");
         self.checked(allowed, "raster.inspect", &json!({"source": source, "input_crs": input_crs})).await
     }
@@ -124,7 +128,12 @@ impl results::Host for GuestState {
         self.services.result_count(stage).await.map_err(stop)
     }
 
-    async fn page(&mut self, stage: u32, offset: u32, limit: u32) -> wasmtime::Result<Vec<results::UnitResult>> {
+    async fn page(
+        &mut self,
+        stage: u32,
+        offset: u32,
+        limit: u32,
+    ) -> wasmtime::Result<Vec<results::UnitResult>> {
         self.enter()?;
         let page = self.services.result_page(stage, offset, limit.min(PAGE_LIMIT)).await.map_err(stop)?;
         let unit = |result: crate::services::UnitResult| results::UnitResult {
@@ -153,7 +162,12 @@ impl GuestState {
 }
 
 fn failure(info: ErrorInfo) -> types::Failure {
-    types::Failure { code: info.code, message: info.message, class: info.class.as_str().to_owned(), hint: info.hint }
+    types::Failure {
+        code: info.code,
+        message: info.message,
+        class: info.class.as_str().to_owned(),
+        hint: info.hint,
+    }
 }
 
 fn stop(error: OperationError) -> wasmtime::Error {

@@ -71,7 +71,8 @@ pub async fn load_directory(
 ) -> Result<Registry, ErrorInfo> {
     let unreadable = |error: std::io::Error| {
         let message = format!("the plugin directory {} cannot be read: {error}", folder.display());
-        ErrorInfo::permanent(codes::CONFIG_INVALID, message).with_hint("name it with --plugins or GEOWORKER_PLUGINS")
+        ErrorInfo::permanent(codes::CONFIG_INVALID, message)
+            .with_hint("name it with --plugins or GEOWORKER_PLUGINS")
     };
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
@@ -113,7 +114,9 @@ pub async fn load_file(
     report.error = loaded.err();
     report.load_ms = started.elapsed().as_secs_f64() * 1000.0;
     match &report.error {
-        None => tracing::info!(plugin = report.file, digest = report.digest, ms = report.load_ms, "plugin loaded"),
+        None => {
+            tracing::info!(plugin = report.file, digest = report.digest, ms = report.load_ms, "plugin loaded")
+        }
         Some(error) => {
             tracing::error!(plugin = report.file, stage = ?report.stage, code = error.code, "plugin failed to load: {}", error.message);
         }
@@ -133,7 +136,8 @@ async fn load(
     let digest = geoworker_machine::ids::hex(&Sha256::digest(&bytes));
     report.digest = Some(digest.clone());
     report.size_bytes = bytes.len() as u64;
-    let plugin = compile(engine, cache, limits, &report.file.clone(), digest, bytes, &mut report.stage).await?;
+    let plugin =
+        compile(engine, cache, limits, &report.file.clone(), digest, bytes, &mut report.stage).await?;
     report.stage = LoadStage::Describe;
     let tasks = plugin.describe_tasks().await.map_err(describe_error)?;
     let jobs = plugin.describe_jobs().await.map_err(describe_error)?;
@@ -141,7 +145,10 @@ async fn load(
     let tasks = tasks.into_iter().map(task_type).collect::<Result<Vec<_>, _>>()?;
     let jobs = jobs.into_iter().map(job_type).collect::<Result<Vec<_>, _>>()?;
     if tasks.is_empty() && jobs.is_empty() {
-        return Err(ErrorInfo::permanent(codes::PLUGIN_SCHEMA, "the plugin describes no task and no job type"));
+        return Err(ErrorInfo::permanent(
+            codes::PLUGIN_SCHEMA,
+            "the plugin describes no task and no job type",
+        ));
     }
     report.task_types = tasks.iter().map(|info| info.name.clone()).collect();
     report.job_types = jobs.iter().map(|info| info.name.clone()).collect();
@@ -152,8 +159,9 @@ async fn load(
 }
 
 fn read(path: &Path, limits: Limits) -> Result<Vec<u8>, ErrorInfo> {
-    let unreadable =
-        |error: std::io::Error| ErrorInfo::permanent(codes::PLUGIN_FILE, format!("the file cannot be read: {error}"));
+    let unreadable = |error: std::io::Error| {
+        ErrorInfo::permanent(codes::PLUGIN_FILE, format!("the file cannot be read: {error}"))
+    };
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     let limit = limits.file_mib << 20;
     if !metadata.is_file() || metadata.len() == 0 || metadata.len() > limit {
@@ -177,13 +185,18 @@ async fn compile(
     *stage = LoadStage::Compile;
     let (worker, key) = (engine.clone(), digest.clone());
     let cache = cache.map(Path::to_owned);
-    let compiled = tokio::task::spawn_blocking(move || cache::load_or_compile(&worker, cache.as_deref(), &key, &prepared));
+    let compiled = tokio::task::spawn_blocking(move || {
+        cache::load_or_compile(&worker, cache.as_deref(), &key, &prepared)
+    });
     let component = match compiled.await {
         Ok(result) => result.map_err(|error| compile_error(&error.root_cause().to_string()))?,
         Err(error) => return Err(compile_error(&error.to_string())),
     };
     let mismatch = |error: wasmtime::Error| {
-        ErrorInfo::permanent(codes::PLUGIN_WORLD_MISMATCH, format!("the component does not fit the contract: {error:#}"))
+        ErrorInfo::permanent(
+            codes::PLUGIN_WORLD_MISMATCH,
+            format!("the component does not fit the contract: {error:#}"),
+        )
     };
     let linked = engine.linker().instantiate_pre(&component).map_err(mismatch)?;
     let exports = Exports {
@@ -194,7 +207,14 @@ async fn compile(
         let message = "task-types and job-types have other functions than the contract's";
         return Err(ErrorInfo::permanent(codes::PLUGIN_WORLD_MISMATCH, message));
     }
-    Ok(LoadedPlugin { name: name.to_owned(), digest, engine: engine.clone(), limits, component: linked, exports })
+    Ok(LoadedPlugin {
+        name: name.to_owned(),
+        digest,
+        engine: engine.clone(),
+        limits,
+        component: linked,
+        exports,
+    })
 }
 
 fn compile_error(reason: &str) -> ErrorInfo {

@@ -76,7 +76,10 @@ pub struct LoadedPlugin {
 
 impl std::fmt::Debug for LoadedPlugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LoadedPlugin").field("name", &self.name).field("digest", &self.digest).finish_non_exhaustive()
+        f.debug_struct("LoadedPlugin")
+            .field("name", &self.name)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,7 +99,10 @@ impl Registry {
     /// # Errors
     /// `TASK_TYPE_UNKNOWN`, naming plugins that failed to load.
     pub fn task_type(&self, name: &str) -> Result<(Arc<LoadedPlugin>, Arc<TaskTypeInfo>), ErrorInfo> {
-        self.tasks.get(name).cloned().ok_or_else(|| self.unknown(codes::TASK_TYPE_UNKNOWN, "task", name, &self.tasks))
+        self.tasks
+            .get(name)
+            .cloned()
+            .ok_or_else(|| self.unknown(codes::TASK_TYPE_UNKNOWN, "task", name, &self.tasks))
     }
 
     /// A job type and its plugin.
@@ -104,7 +110,10 @@ impl Registry {
     /// # Errors
     /// `JOB_TYPE_UNKNOWN`, naming what there is.
     pub fn job_type(&self, name: &str) -> Result<(Arc<LoadedPlugin>, Arc<JobTypeInfo>), ErrorInfo> {
-        self.jobs.get(name).cloned().ok_or_else(|| self.unknown(codes::JOB_TYPE_UNKNOWN, "job", name, &self.jobs))
+        self.jobs
+            .get(name)
+            .cloned()
+            .ok_or_else(|| self.unknown(codes::JOB_TYPE_UNKNOWN, "job", name, &self.jobs))
     }
 
     /// All task types, by name.
@@ -137,7 +146,10 @@ impl Registry {
         let taken = tasks
             .iter()
             .filter_map(|info| self.tasks.get(&info.name).map(|(owner, _)| (&info.name, owner)))
-            .chain(jobs.iter().filter_map(|info| self.jobs.get(&info.name).map(|(owner, _)| (&info.name, owner))))
+            .chain(
+                jobs.iter()
+                    .filter_map(|info| self.jobs.get(&info.name).map(|(owner, _)| (&info.name, owner))),
+            )
             .next();
         if let Some((name, owner)) = taken {
             let message = format!("'{name}' is already offered by {}", owner.name);
@@ -153,8 +165,12 @@ impl Registry {
     fn unknown<T>(&self, code: &str, what: &str, name: &str, known: &Offered<T>) -> ErrorInfo {
         let names = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let names = if names.is_empty() { "none".to_owned() } else { names };
-        let failed: Vec<&str> =
-            self.reports.iter().filter(|report| report.error.is_some()).map(|report| report.file.as_str()).collect();
+        let failed: Vec<&str> = self
+            .reports
+            .iter()
+            .filter(|report| report.error.is_some())
+            .map(|report| report.file.as_str())
+            .collect();
         let message = format!("there is no {what} type '{}'; there are: {names}", name.escape_debug());
         let error = ErrorInfo::permanent(code, message);
         if failed.is_empty() {

@@ -35,7 +35,8 @@ impl Schema {
     /// # Errors
     /// One sentence for each thing that is wrong.
     pub fn check(&self, value: &Value) -> Result<(), Vec<String>> {
-        let errors: Vec<String> = self.validator.iter_errors(value).map(|error| self.sentence(&error)).collect();
+        let errors: Vec<String> =
+            self.validator.iter_errors(value).map(|error| self.sentence(&error)).collect();
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 

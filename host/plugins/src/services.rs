@@ -53,7 +53,12 @@ pub trait HostServices: Send + Sync {
     /// Tasks of a finished stage.
     async fn result_count(&mut self, stage: u32) -> Result<u32, OperationError>;
     /// Results of a finished stage.
-    async fn result_page(&mut self, stage: u32, offset: u32, limit: u32) -> Result<Vec<UnitResult>, OperationError>;
+    async fn result_page(
+        &mut self,
+        stage: u32,
+        offset: u32,
+        limit: u32,
+    ) -> Result<Vec<UnitResult>, OperationError>;
 }
 
 /// Services of a guest that may only think: load time, validation, routing.

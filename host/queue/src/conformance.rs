@@ -66,7 +66,8 @@ async fn an_expired_lock_is_lost(one: &dyn Queue, two: &dyn Queue, settings: Que
     send(one, "expiry", &["a"]).await;
     let first = one_message(one, "expiry").await;
     // The receiver waits for the lock's end: no message is there before.
-    let second = two.receive("expiry", 1, settings.lock * 4).await.expect("receives").pop().expect("comes back");
+    let second =
+        two.receive("expiry", 1, settings.lock * 4).await.expect("receives").pop().expect("comes back");
     assert_eq!(second.delivery_count, 2);
     assert!(matches!(one.renew("expiry", &first.receipt).await, Err(QueueError::LockLost)));
     assert!(matches!(one.complete("expiry", &first.receipt).await, Err(QueueError::LockLost)));

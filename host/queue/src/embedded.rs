@@ -92,7 +92,13 @@ impl EmbeddedQueue {
     }
 
     /// Changes the one message that the receipt locks.
-    async fn settle(&self, queue: &str, receipt: &Receipt, change: &str, values: &[&str]) -> Result<(), QueueError> {
+    async fn settle(
+        &self,
+        queue: &str,
+        receipt: &Receipt,
+        change: &str,
+        values: &[&str],
+    ) -> Result<(), QueueError> {
         let statement = format!(
             "{change} WHERE queue = ?1 AND sequence = ?2 AND lock_token = ?3 AND visible_at > {{now}}
              AND dead_at IS NULL"
@@ -123,7 +129,12 @@ impl Queue for EmbeddedQueue {
         Ok(())
     }
 
-    async fn receive(&self, queue: &str, max: u32, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError> {
+    async fn receive(
+        &self,
+        queue: &str,
+        max: u32,
+        wait: Duration,
+    ) -> Result<Vec<ReceivedMessage>, QueueError> {
         let until = Instant::now() + wait;
         loop {
             let sent = self.sent.notified();
@@ -155,8 +166,7 @@ impl Queue for EmbeddedQueue {
         reason: &str,
         detail: &str,
     ) -> Result<(), QueueError> {
-        let change =
-            "UPDATE queue_messages SET lock_token = NULL, dead_at = {now}, dead_reason = ?4, dead_detail = ?5";
+        let change = "UPDATE queue_messages SET lock_token = NULL, dead_at = {now}, dead_reason = ?4, dead_detail = ?5";
         self.settle(queue, receipt, change, &[reason, detail]).await
     }
 

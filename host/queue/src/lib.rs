@@ -8,4 +8,4 @@ mod embedded;
 mod queue;
 
 pub use embedded::{EmbeddedQueue, QueueSettings};
-pub use queue::{DeadLetter, Depth, OutgoingMessage, Queue, QueueError, ReceivedMessage, Receipt};
+pub use queue::{DeadLetter, Depth, OutgoingMessage, Queue, QueueError, Receipt, ReceivedMessage};

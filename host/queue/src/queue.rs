@@ -85,14 +85,24 @@ pub trait Queue: Send + Sync {
     /// Sends messages, all or none.
     async fn send(&self, queue: &str, messages: &[OutgoingMessage]) -> Result<(), QueueError>;
     /// Locks up to `max` messages; waits up to `wait` for the first.
-    async fn receive(&self, queue: &str, max: u32, wait: Duration) -> Result<Vec<ReceivedMessage>, QueueError>;
+    async fn receive(
+        &self,
+        queue: &str,
+        max: u32,
+        wait: Duration,
+    ) -> Result<Vec<ReceivedMessage>, QueueError>;
     /// Removes a message that was dealt with.
     async fn complete(&self, queue: &str, receipt: &Receipt) -> Result<(), QueueError>;
     /// Unlocks a message for the next receiver.
     async fn abandon(&self, queue: &str, receipt: &Receipt) -> Result<(), QueueError>;
     /// Sets a message aside with a reason.
-    async fn dead_letter(&self, queue: &str, receipt: &Receipt, reason: &str, detail: &str)
-    -> Result<(), QueueError>;
+    async fn dead_letter(
+        &self,
+        queue: &str,
+        receipt: &Receipt,
+        reason: &str,
+        detail: &str,
+    ) -> Result<(), QueueError>;
     /// Extends the lock by its full length.
     async fn renew(&self, queue: &str, receipt: &Receipt) -> Result<(), QueueError>;
     /// Counts messages.

@@ -50,7 +50,10 @@ fn encode_and_verify(
     let mut encoding = encoding(&info, options)?;
     let target_crs = options.target_crs.as_deref().map(source::crs).transpose()?;
     let same_crs = target_crs.as_ref().is_some_and(|crs| {
-        info.crs.as_ref().and_then(|declared| declared.code.as_deref()).and_then(|code| source::crs(code).ok())
+        info.crs
+            .as_ref()
+            .and_then(|declared| declared.code.as_deref())
+            .and_then(|code| source::crs(code).ok())
             == Some(crs.clone())
     });
     if same_crs {

@@ -50,10 +50,9 @@ pub struct Encoding {
 /// `RASTER_UNSUPPORTED` with the alternative.
 pub fn encoding(raster: &RasterInfo, options: &CogOptions) -> Result<Encoding, RasterError> {
     let names = || CODECS.iter().map(|codec| codec.name).collect::<Vec<_>>().join(", ");
-    let codec = CODECS
-        .iter()
-        .find(|codec| codec.name == options.compression)
-        .ok_or_else(|| refuse(format!("compression '{}' is unknown; use one of {}", options.compression, names())))?;
+    let codec = CODECS.iter().find(|codec| codec.name == options.compression).ok_or_else(|| {
+        refuse(format!("compression '{}' is unknown; use one of {}", options.compression, names()))
+    })?;
     check_names(options)?;
     check_codec(raster, codec)?;
     let predictor = predictor(raster, codec, &options.predictor)?;
@@ -114,7 +113,10 @@ fn refuse(message: impl Into<String>) -> RasterError {
 fn check_names(options: &CogOptions) -> Result<(), RasterError> {
     if !options.block_size.is_power_of_two() || !BLOCK_SIZES.contains(&options.block_size) {
         let (low, high) = (BLOCK_SIZES.start(), BLOCK_SIZES.end());
-        return Err(refuse(format!("block_size {} is not a power of two from {low} to {high}", options.block_size)));
+        return Err(refuse(format!(
+            "block_size {} is not a power of two from {low} to {high}",
+            options.block_size
+        )));
     }
     for (what, name, known) in [
         ("overview_resampling", &options.overview_resampling, OVERVIEW_RESAMPLING),
@@ -146,7 +148,9 @@ fn check_codec(raster: &RasterInfo, codec: &Codec) -> Result<(), RasterError> {
         "webp" if !byte || !(count == 3 || count == 4) => {
             Err(refuse("webp needs 8-bit data with 3 or 4 bands; use deflate, zstd or lzw"))
         }
-        name if name.starts_with("lerc") && (kinds[0].starts_with('c') || kinds[0].ends_with("64") && kinds[0] != "float64") => {
+        name if name.starts_with("lerc")
+            && (kinds[0].starts_with('c') || kinds[0].ends_with("64") && kinds[0] != "float64") =>
+        {
             Err(refuse("lerc cannot hold complex numbers or 64-bit integers; use deflate, zstd or lzw"))
         }
         _ => Ok(()),
@@ -168,7 +172,11 @@ fn predictor(raster: &RasterInfo, codec: &Codec, asked: &str) -> Result<&'static
     }
     let found = possible.iter().find(|name| **name == asked).copied();
     found.ok_or_else(|| {
-        refuse(format!("predictor '{asked}' does not go with {} on {kind}; use auto or {}", codec.name, possible.join(", ")))
+        refuse(format!(
+            "predictor '{asked}' does not go with {} on {kind}; use auto or {}",
+            codec.name,
+            possible.join(", ")
+        ))
     })
 }
 
@@ -244,7 +252,9 @@ mod tests {
 
     #[test]
     fn overviews_halve_until_one_block_or_one_pixel() {
-        for (width, height, count) in [(512, 512, 0), (513, 2, 1), (2000, 1000, 2), (1023, 1023, 1), (1, 900, 0), (2, 4000, 1)] {
+        for (width, height, count) in
+            [(512, 512, 0), (513, 2, 1), (2000, 1000, 2), (1023, 1023, 1), (1, 900, 0), (2, 4000, 1)]
+        {
             assert_eq!(overview_count(width, height, 512), count, "{width} × {height}");
         }
     }
@@ -260,7 +270,11 @@ mod tests {
             ("cint16", "none"),
             ("cfloat32", "none"),
         ] {
-            assert_eq!(encoding(&raster(kind, 1), &with("deflate")).expect("fits").predictor, expected, "{kind}");
+            assert_eq!(
+                encoding(&raster(kind, 1), &with("deflate")).expect("fits").predictor,
+                expected,
+                "{kind}"
+            );
         }
         let asked = CogOptions { predictor: "floating-point".into(), ..with("deflate") };
         assert_eq!(encoding(&raster("int16", 1), &asked).expect_err("is refused").code, RASTER_UNSUPPORTED);

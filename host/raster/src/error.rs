@@ -48,10 +48,17 @@ impl RasterError {
             reasons.iter().find(says).cloned()
         };
         if let Some(said) = find(&["no space left", "disk full", "disc full", "write error", "enospc"]) {
-            return Self { code: DISK_FULL.into(), message: format!("{what}: {said}"), class: "transient".into() };
+            return Self {
+                code: DISK_FULL.into(),
+                message: format!("{what}: {said}"),
+                class: "transient".into(),
+            };
         }
         let memory = find(&["out of memory", "cannot allocate", "bad_alloc"]);
-        let said = memory.clone().or_else(|| reasons.last().cloned()).unwrap_or_else(|| "no reason given".to_owned());
+        let said = memory
+            .clone()
+            .or_else(|| reasons.last().cloned())
+            .unwrap_or_else(|| "no reason given".to_owned());
         let message = format!("{what}: {said}");
         if memory.is_some() || crate::environment::starved() {
             let message = format!("the operation ran out of memory; {message}");
@@ -66,6 +73,10 @@ impl From<std::io::Error> for RasterError {
         if error.kind() == std::io::ErrorKind::StorageFull {
             return Self { code: DISK_FULL.into(), message: error.to_string(), class: "transient".into() };
         }
-        Self { code: GDAL_ERROR.into(), message: format!("file access failed: {error}"), class: "transient".into() }
+        Self {
+            code: GDAL_ERROR.into(),
+            message: format!("file access failed: {error}"),
+            class: "transient".into(),
+        }
     }
 }

@@ -137,7 +137,10 @@ pub(crate) fn create_copy(
     let handle = unsafe {
         let driver = gdal_sys::GDALGetDriverByName(name.as_ptr());
         if driver.is_null() {
-            return Err(RasterError::permanent(GDAL_ERROR, format!("this GDAL has no driver {}", name.to_string_lossy())));
+            return Err(RasterError::permanent(
+                GDAL_ERROR,
+                format!("this GDAL has no driver {}", name.to_string_lossy()),
+            ));
         }
         gdal_sys::GDALCreateCopy(
             driver,
@@ -160,7 +163,11 @@ pub(crate) fn create_copy(
 pub(crate) fn close(dataset: Dataset) -> Result<(), RasterError> {
     dataset.close().map_err(|_| RasterError::gdal(GDAL_ERROR, "the output cannot be finished"))?;
     let late = crate::environment::take_messages();
-    if late.is_empty() { Ok(()) } else { Err(RasterError::from_reasons(GDAL_ERROR, "the output cannot be finished", &late)) }
+    if late.is_empty() {
+        Ok(())
+    } else {
+        Err(RasterError::from_reasons(GDAL_ERROR, "the output cannot be finished", &late))
+    }
 }
 
 extern "C" fn on_progress(fraction: f64, _message: *const c_char, data: *mut c_void) -> c_int {

@@ -62,7 +62,8 @@ pub fn place(ring: &[Point]) -> Option<Placed> {
     let turn = closing_turn(&unwrapped);
     if turn.abs() > 180.0 {
         // The outline goes round a pole: everything from there to the outline's far latitude.
-        let (south, north) = if bounds.south + bounds.north >= 0.0 { (bounds.south, 90.0) } else { (-90.0, bounds.north) };
+        let (south, north) =
+            if bounds.south + bounds.north >= 0.0 { (bounds.south, 90.0) } else { (-90.0, bounds.north) };
         let cap = Bounds { west: -180.0, south, east: 180.0, north };
         return Some(Placed { bounds: cap, geometry: polygon(&rectangle(&cap)) });
     }
@@ -108,7 +109,8 @@ fn outline(dataset: &Dataset) -> Option<Vec<Point>> {
     let (width, height) = size(dataset);
     let steps = |n: usize| n as f64 / (EDGE_POINTS - 1) as f64;
     let edge = |from: Point, to: Point| {
-        (0..EDGE_POINTS - 1).map(move |n| (from.0 + (to.0 - from.0) * steps(n), from.1 + (to.1 - from.1) * steps(n)))
+        (0..EDGE_POINTS - 1)
+            .map(move |n| (from.0 + (to.0 - from.0) * steps(n), from.1 + (to.1 - from.1) * steps(n)))
     };
     // Counter-clockwise for a north-up raster, as GeoJSON wants.
     let corners = [(0.0, 0.0), (0.0, height), (width, height), (width, 0.0)];
@@ -235,14 +237,17 @@ mod tests {
     #[test]
     fn a_ring_over_the_antimeridian_is_split() {
         // As a transformation gives it: longitudes jump from 179 to -179.
-        let placed = place(&[(170.0, 10.0), (170.0, -10.0), (-170.0, -10.0), (-170.0, 10.0)]).expect("has a place");
+        let placed =
+            place(&[(170.0, 10.0), (170.0, -10.0), (-170.0, -10.0), (-170.0, 10.0)]).expect("has a place");
         assert_eq!(placed.geometry["type"], "MultiPolygon");
         assert_eq!((placed.bounds.west, placed.bounds.east), (170.0, -170.0));
         let longitudes: Vec<f64> = placed.geometry["coordinates"]
             .as_array()
             .expect("parts")
             .iter()
-            .flat_map(|part| part[0].as_array().expect("a ring").iter().map(|p| p[0].as_f64().expect("a number")))
+            .flat_map(|part| {
+                part[0].as_array().expect("a ring").iter().map(|p| p[0].as_f64().expect("a number"))
+            })
             .collect();
         assert!(longitudes.iter().all(|x| (-180.0..=180.0).contains(x)), "{longitudes:?}");
     }

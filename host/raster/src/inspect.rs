@@ -27,7 +27,8 @@ pub fn inspect(path: &Path, input_crs: Option<&str>) -> Result<RasterInfo, Raste
         None => source::dataset_crs(&dataset),
     };
     let (width, height) = dataset.raster_size();
-    let bands = (1..=dataset.raster_count()).map(|index| band(&dataset, index)).collect::<Result<Vec<_>, _>>()?;
+    let bands =
+        (1..=dataset.raster_count()).map(|index| band(&dataset, index)).collect::<Result<Vec<_>, _>>()?;
     let first = dataset.rasterband(1).ok();
     let (block_width, block_height) = first.as_ref().map_or((0, 0), RasterBand::block_size);
     let sample_bytes: usize = (1..=bands.len()).map(|index| pixel_type(&dataset, index).bytes()).sum();
@@ -64,7 +65,8 @@ pub fn inspect(path: &Path, input_crs: Option<&str>) -> Result<RasterInfo, Raste
 
 /// One band, from 1.
 pub(crate) fn band(dataset: &Dataset, index: usize) -> Result<Band, RasterError> {
-    let unreadable = |_| RasterError::gdal(crate::error::FILE_UNREADABLE, &format!("band {index} cannot be opened"));
+    let unreadable =
+        |_| RasterError::gdal(crate::error::FILE_UNREADABLE, &format!("band {index} cannot be opened"));
     let band = dataset.rasterband(index).map_err(unreadable)?;
     let kind = pixel_type(dataset, index).name();
     let text = |value: String| (!value.is_empty()).then_some(value);
@@ -86,9 +88,11 @@ fn nodata(band: &RasterBand<'_>, kind: &str) -> Option<String> {
     match kind {
         "int64" => band.no_data_value_i64().map(|value| value.to_string()),
         "uint64" => band.no_data_value_u64().map(|value| value.to_string()),
-        _ => band.no_data_value().map(|value| {
-            if value.is_nan() { "nan".to_owned() } else { format!("{value}") }
-        }),
+        _ => band.no_data_value().map(
+            |value| {
+                if value.is_nan() { "nan".to_owned() } else { format!("{value}") }
+            },
+        ),
     }
 }
 

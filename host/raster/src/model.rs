@@ -142,7 +142,8 @@ mod records {
 }
 
 pub use records::{
-    Band, BandStatistics, Bounds, CogOptions, CogProblem, CogReport, CogVerdict, Crs, PreviewReport, RasterInfo,
+    Band, BandStatistics, Bounds, CogOptions, CogProblem, CogReport, CogVerdict, Crs, PreviewReport,
+    RasterInfo,
 };
 
 impl Default for CogOptions {

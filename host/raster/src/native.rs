@@ -88,15 +88,23 @@ pub fn serve(request: &NativeRequest, out: &mut dyn Write) -> io::Result<()> {
 ///
 /// # Errors
 /// What the operation's function says.
-pub fn run(operation: &Operation, threads: usize, progress: &mut dyn FnMut(f64)) -> Result<Value, RasterError> {
+pub fn run(
+    operation: &Operation,
+    threads: usize,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Value, RasterError> {
     let value = match operation {
         Operation::Inspect { source, input_crs } => to_value(inspect::inspect(source, input_crs.as_deref())?),
-        Operation::Statistics { source, max_pixels } => to_value(statistics::statistics(source, *max_pixels)?),
+        Operation::Statistics { source, max_pixels } => {
+            to_value(statistics::statistics(source, *max_pixels)?)
+        }
         Operation::CreateCog { source, target, options } => {
             to_value(cog::create_cog(source, target, options, threads, progress)?)
         }
         Operation::ValidateCog { source } => to_value(validate::validate_cog(source)?),
-        Operation::Preview { source, target, max_edge } => to_value(preview::preview(source, target, *max_edge)?),
+        Operation::Preview { source, target, max_edge } => {
+            to_value(preview::preview(source, target, *max_edge)?)
+        }
     };
     value.map_err(|error| RasterError::permanent(crate::error::GDAL_ERROR, error.to_string()))
 }

@@ -64,7 +64,8 @@ fn values(
     size: (usize, usize),
     resampling: ResampleAlg,
 ) -> Result<Vec<f64>, RasterError> {
-    let unreadable = |_| RasterError::gdal(FILE_UNREADABLE, &format!("the pixels of band {index} cannot be read"));
+    let unreadable =
+        |_| RasterError::gdal(FILE_UNREADABLE, &format!("the pixels of band {index} cannot be read"));
     let band = dataset.rasterband(index).map_err(unreadable)?;
     // Complex numbers have no average: their real parts are picked.
     let complex = ffi::pixel_type(dataset, index).name().starts_with('c');

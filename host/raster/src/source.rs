@@ -23,12 +23,15 @@ pub(crate) fn open(path: &Path) -> Result<Dataset, RasterError> {
     }
     let read = file.read(&mut magic)?;
     if !is_raster(&magic[..read]) {
-        let message = "the file is not a TIFF, JPEG, PNG or JPEG 2000: its first bytes are those of something else";
+        let message =
+            "the file is not a TIFF, JPEG, PNG or JPEG 2000: its first bytes are those of something else";
         return Err(RasterError::permanent(FILE_UNREADABLE, message));
     }
     take_messages();
     let options = DatasetOptions {
-        open_flags: GdalOpenFlags::GDAL_OF_READONLY | GdalOpenFlags::GDAL_OF_RASTER | GdalOpenFlags::GDAL_OF_VERBOSE_ERROR,
+        open_flags: GdalOpenFlags::GDAL_OF_READONLY
+            | GdalOpenFlags::GDAL_OF_RASTER
+            | GdalOpenFlags::GDAL_OF_VERBOSE_ERROR,
         allowed_drivers: Some(INPUT_DRIVERS),
         ..DatasetOptions::default()
     };
@@ -40,7 +43,10 @@ pub(crate) fn open(path: &Path) -> Result<Dataset, RasterError> {
 pub(crate) fn crs(text: &str) -> Result<SpatialRef, RasterError> {
     let invalid = || {
         let shown: String = text.chars().take(MAX_CRS_TEXT).flat_map(char::escape_debug).collect();
-        RasterError::permanent(CRS_INVALID, format!("'{shown}' is not a known CRS; use a code such as EPSG:4326"))
+        RasterError::permanent(
+            CRS_INVALID,
+            format!("'{shown}' is not a known CRS; use a code such as EPSG:4326"),
+        )
     };
     let (authority, code) = text.split_once(':').ok_or_else(invalid)?;
     let plain = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -68,7 +74,11 @@ pub(crate) fn crs_code(srs: &SpatialRef) -> Option<String> {
         return Some(format!("{name}:{code}"));
     }
     let mut copy = srs.clone();
-    let found = copy.auto_identify_epsg().ok().and_then(|()| copy.auth_code().ok()).map(|code| format!("EPSG:{code}"));
+    let found = copy
+        .auto_identify_epsg()
+        .ok()
+        .and_then(|()| copy.auth_code().ok())
+        .map(|code| format!("EPSG:{code}"));
     take_messages();
     // A match that means something else is no match.
     found.filter(|code| crs(code).is_ok_and(|candidate| candidate == *srs))
@@ -94,7 +104,9 @@ mod tests {
 
     #[test]
     fn only_authority_codes_are_a_crs() {
-        for text in ["", "4326", "EPSG:", "EPSG:4326;x", "+proj=longlat", "/vsicurl/x:y", "http://a", "EPSG:99999999"] {
+        for text in
+            ["", "4326", "EPSG:", "EPSG:4326;x", "+proj=longlat", "/vsicurl/x:y", "http://a", "EPSG:99999999"]
+        {
             assert_eq!(crs(text).expect_err("is refused").code, CRS_INVALID, "{text}");
         }
         assert_eq!(crs_code(&crs("EPSG:32618").expect("is known")).as_deref(), Some("EPSG:32618"));

@@ -54,7 +54,11 @@ fn windows((width, height): (usize, usize), max_pixels: u64) -> Vec<Place> {
     places
 }
 
-fn band_statistics(dataset: &Dataset, index: usize, windows: &[Place]) -> Result<BandStatistics, RasterError> {
+fn band_statistics(
+    dataset: &Dataset,
+    index: usize,
+    windows: &[Place],
+) -> Result<BandStatistics, RasterError> {
     let failed = |_| RasterError::gdal(FILE_UNREADABLE, &format!("pixels of band {index} cannot be read"));
     let facts = band(dataset, index)?;
     let raster = dataset.rasterband(index).map_err(failed)?;
@@ -192,7 +196,9 @@ mod tests {
 
     #[test]
     fn windows_stay_within_budget_and_raster() {
-        for (size, budget) in [((1, 1), 1), ((10_000, 10_000), 1 << 20), ((513, 511), 0), ((100_000, 10), 1 << 18)] {
+        for (size, budget) in
+            [((1, 1), 1), ((10_000, 10_000), 1 << 20), ((513, 511), 0), ((100_000, 10), 1 << 18)]
+        {
             let places = windows(size, budget);
             assert!(!places.is_empty());
             let pixels: u64 = places.iter().map(|(_, (w, h))| (w * h) as u64).sum();

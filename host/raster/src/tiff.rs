@@ -153,7 +153,8 @@ impl<R: Read + Seek> Parser<R> {
         const START_LENGTH: u64 = 43;
         let Ok(start) = self.bytes(at, START_LENGTH) else { return Ok((None, at)) };
         let Ok(text) = std::str::from_utf8(&start) else { return Ok((None, at)) };
-        let Some(size) = text.strip_prefix(START).and_then(|rest| rest.get(..6)).and_then(|n| n.parse::<u64>().ok())
+        let Some(size) =
+            text.strip_prefix(START).and_then(|rest| rest.get(..6)).and_then(|n| n.parse::<u64>().ok())
         else {
             return Ok((None, at));
         };

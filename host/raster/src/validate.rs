@@ -26,7 +26,11 @@ pub fn validate_cog(path: &Path) -> Result<CogVerdict, RasterError> {
         None => verdict.problem("main-image", "the file has no image".into()),
     }
     check_extent(&tiff, &mut verdict);
-    Ok(CogVerdict { valid: verdict.problems.is_empty(), problems: verdict.problems, warnings: verdict.warnings })
+    Ok(CogVerdict {
+        valid: verdict.problems.is_empty(),
+        problems: verdict.problems,
+        warnings: verdict.warnings,
+    })
 }
 
 #[derive(Default)]
@@ -48,7 +52,8 @@ impl Verdict {
 fn check_main(tiff: &Tiff, main: &Directory, overviews: &[&Directory], verdict: &mut Verdict) {
     let large = main.width > SMALL || main.height > SMALL;
     if large && main.tile.is_none() {
-        verdict.problem("tiled", format!("an image of {} × {} pixels must be tiled", main.width, main.height));
+        verdict
+            .problem("tiled", format!("an image of {} × {} pixels must be tiled", main.width, main.height));
     }
     if large && overviews.is_empty() {
         verdict.warning("overviews", "the image has no overviews".into());
@@ -56,7 +61,10 @@ fn check_main(tiff: &Tiff, main: &Directory, overviews: &[&Directory], verdict: 
     // Directories begin on even bytes.
     let earliest = tiff.header_end.next_multiple_of(2);
     if main.offset > earliest {
-        let message = format!("the first directory is at byte {}, not right after the header ({earliest})", main.offset);
+        let message = format!(
+            "the first directory is at byte {}, not right after the header ({earliest})",
+            main.offset
+        );
         verdict.problem("first-directory", message);
     }
     if main.is_reduced() {
@@ -67,7 +75,10 @@ fn check_main(tiff: &Tiff, main: &Directory, overviews: &[&Directory], verdict: 
             verdict.problem("overviews", format!("the image at byte {} is no overview", overview.offset));
         }
         if overview.tile.is_none() && (overview.width > SMALL || overview.height > SMALL) {
-            verdict.problem("tiled", format!("the overview of {} × {} is not tiled", overview.width, overview.height));
+            verdict.problem(
+                "tiled",
+                format!("the overview of {} × {} is not tiled", overview.width, overview.height),
+            );
         }
     }
 }
@@ -80,13 +91,17 @@ fn check_order(tiff: &Tiff, main: &Directory, overviews: &[&Directory], verdict:
     let mut larger = main;
     for overview in overviews {
         if overview.width > larger.width || overview.height > larger.height {
-            verdict.problem("overview-size", format!("{} × {} is not smaller", overview.width, overview.height));
+            verdict
+                .problem("overview-size", format!("{} × {} is not smaller", overview.width, overview.height));
         }
         let (small, large) = (first_data(overview), first_data(larger));
         if let (Some(small), Some(large)) = (small, large)
             && small > large
         {
-            let message = format!("the data of {} × {} comes after that of its larger neighbour", overview.width, overview.height);
+            let message = format!(
+                "the data of {} × {} comes after that of its larger neighbour",
+                overview.width, overview.height
+            );
             verdict.problem("data-order", message);
         }
         larger = overview;
@@ -103,7 +118,8 @@ fn check_order(tiff: &Tiff, main: &Directory, overviews: &[&Directory], verdict:
 fn check_extent(tiff: &Tiff, verdict: &mut Verdict) {
     for directory in &tiff.directories {
         let mut blocks = directory.data_offsets.iter().zip(&directory.data_lengths);
-        let outside = |(offset, length): (&u64, &u64)| offset.checked_add(*length).is_none_or(|end| end > tiff.length);
+        let outside =
+            |(offset, length): (&u64, &u64)| offset.checked_add(*length).is_none_or(|end| end > tiff.length);
         if blocks.any(outside) {
             verdict.problem("complete", "a block lies outside of the file: it was cut off".into());
         }

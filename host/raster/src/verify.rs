@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::encoding::overview_count;
 use crate::error::{COG_INVALID, RasterError};
-use crate::ffi::{BYTE, Plane, PixelType, Window, pixel_type, read_raw};
+use crate::ffi::{BYTE, PixelType, Plane, Window, pixel_type, read_raw};
 use crate::inspect::inspect;
 use crate::model::{CogOptions, RasterInfo};
 use crate::source;
@@ -63,7 +63,8 @@ fn invalid(message: impl Into<String>) -> RasterError {
 fn check_header(info: &RasterInfo, expected: &Expectation<'_>) -> Result<(), RasterError> {
     let (source, options) = (expected.info, expected.options);
     let bands = source.bands.len() - usize::from(expected.alpha_to_mask);
-    if !expected.warped && (info.width, info.height, info.bands.len()) != (source.width, source.height, bands) {
+    if !expected.warped && (info.width, info.height, info.bands.len()) != (source.width, source.height, bands)
+    {
         return Err(invalid("size or band count differ from the source's"));
     }
     let edge = options.block_size;
@@ -90,7 +91,11 @@ fn check_header(info: &RasterInfo, expected: &Expectation<'_>) -> Result<(), Ras
 }
 
 fn same_crs(wanted: &str, found: &str) -> Result<(), RasterError> {
-    if source::crs(wanted)? == source::crs(found)? { Ok(()) } else { Err(invalid(format!("the CRS is {found}"))) }
+    if source::crs(wanted)? == source::crs(found)? {
+        Ok(())
+    } else {
+        Err(invalid(format!("the CRS is {found}")))
+    }
 }
 
 /// Reads every pixel of the output (so that each block is decoded once) and compares it with the source.

@@ -295,7 +295,10 @@ async fn the_sweeper_drives_forward(store: &dyn Store, clock: &dyn Clock) {
     let held = claimed(store, &id, "w").await;
     clock.skip(QUIET_MS + 1).await;
     sweep().await;
-    assert!(!drain(store).await.iter().any(|body| body.contains(id.as_str())), "a healthy lease is left alone");
+    assert!(
+        !drain(store).await.iter().any(|body| body.contains(id.as_str())),
+        "a healthy lease is left alone"
+    );
     clock.skip(LEASE_MS).await;
     sweep().await;
     assert!(drain(store).await.iter().any(|body| body.contains(id.as_str())), "an expired lease");
@@ -305,7 +308,10 @@ async fn the_sweeper_drives_forward(store: &dyn Store, clock: &dyn Clock) {
     clock.skip(QUIET_MS + 1).await;
     sweep().await;
     let bodies = drain(store).await;
-    assert!(bodies.iter().any(|body| body.contains("stage_complete") && body.contains(job.as_str())), "{bodies:?}");
+    assert!(
+        bodies.iter().any(|body| body.contains("stage_complete") && body.contains(job.as_str())),
+        "{bodies:?}"
+    );
 }
 
 /// R11: numeric order, not text order.

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::error::StoreError;
 use crate::records::{
-    Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, Outcome, OutboxRow, Stage, StagePlan, Submitted,
-    Swept, Task, UnitResult,
+    Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, OutboxRow, Outcome, Stage, StagePlan,
+    Submitted, Swept, Task, UnitResult,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -45,12 +45,19 @@ pub trait Store: Send + Sync {
     /// Tasks of a stage.
     async fn stage_size(&self, id: &JobId, stage: u32) -> Result<u32>;
     /// How tasks of a stage ended, in planned order.
-    async fn stage_results(&self, id: &JobId, stage: u32, offset: u32, limit: u32) -> Result<Vec<UnitResult>>;
+    async fn stage_results(&self, id: &JobId, stage: u32, offset: u32, limit: u32)
+    -> Result<Vec<UnitResult>>;
 
     /// Takes the lease of a task that is due.
     async fn claim(&self, id: &TaskId, request: ClaimRequest<'_>) -> Result<Claim>;
     /// Extends the lease and reports progress.
-    async fn renew(&self, id: &TaskId, epoch: i64, lease_ms: i64, progress: Option<(f64, String)>) -> Result<Fenced>;
+    async fn renew(
+        &self,
+        id: &TaskId,
+        epoch: i64,
+        lease_ms: i64,
+        progress: Option<(f64, String)>,
+    ) -> Result<Fenced>;
     /// Ends an attempt. The one that ends the last task of a stage signals `stage_complete` on `jobs_queue`.
     async fn finish(
         &self,

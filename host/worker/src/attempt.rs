@@ -52,7 +52,10 @@ pub(crate) async fn on_task(
         // The sweeper sends a new hint where the holder dies.
         Claim::Busy(_) | Claim::Over => return Ok(Settlement::Complete),
         Claim::Unknown => {
-            return Ok(Settlement::dead(codes::MESSAGE_INVALID, "there is no such task; the row is the truth"));
+            return Ok(Settlement::dead(
+                codes::MESSAGE_INVALID,
+                "there is no such task; the row is the truth",
+            ));
         }
     };
     let Some(job) = platform.store.job(&task.job_id).await.map_err(|error| error.info())? else {
@@ -223,9 +226,17 @@ fn report(outcome: &Outcome, written: Option<Fenced>, elapsed: Duration) {
     }
     match outcome {
         Outcome::Completed(_) => tracing::info!(duration_ms, "task completed"),
-        Outcome::Failed(error) => tracing::error!(duration_ms, code = error.code, "task failed: {}", error.message),
+        Outcome::Failed(error) => {
+            tracing::error!(duration_ms, code = error.code, "task failed: {}", error.message)
+        }
         Outcome::Retry { error, delay_ms } => {
-            tracing::warn!(duration_ms, code = error.code, delay_ms, "attempt failed, another follows: {}", error.message);
+            tracing::warn!(
+                duration_ms,
+                code = error.code,
+                delay_ms,
+                "attempt failed, another follows: {}",
+                error.message
+            );
         }
         Outcome::GiveBack(reason) => tracing::warn!(duration_ms, "task given back: {reason}"),
     }

@@ -7,7 +7,8 @@ use geoworker_machine::routing::{ROUTE_FLAG, RouteFacts};
 use geoworker_machine::stage::{NextStep, next_step};
 use geoworker_machine::{ErrorInfo, JobId, JobState, RetryClass, TaskId, TaskState, codes};
 use geoworker_plugins::{
-    FileFacts, HostServices, JobContext, JournaledOperation, LoadedPlugin, OperationError, TaskDefinition, UnitResult,
+    FileFacts, HostServices, JobContext, JournaledOperation, LoadedPlugin, OperationError, TaskDefinition,
+    UnitResult,
 };
 use geoworker_store::Store;
 use geoworker_store::records::{Job, NewTask, StagePlan};
@@ -70,7 +71,8 @@ impl Platform {
 
     async fn plan(&self, job: &Job, stage: u32) -> Result<(), ErrorInfo> {
         let (plugin, _) = self.registry.job_type(&job.job_type)?;
-        let planned = plugin.plan_stage(&self.context(job), stage, self.results_of(job)).await.map_err(plugin_error)?;
+        let planned =
+            plugin.plan_stage(&self.context(job), stage, self.results_of(job)).await.map_err(plugin_error)?;
         let mut tasks = Vec::with_capacity(planned.len());
         for (definition, parameters) in planned {
             tasks.push(self.new_task(job, stage, definition, parameters).await?);
@@ -99,7 +101,8 @@ impl Platform {
         parameters: Value,
     ) -> Result<NewTask, ErrorInfo> {
         let (plugin, info) = self.registry.task_type(&definition.task_type)?;
-        let about = |error: ErrorInfo| ErrorInfo { message: format!("{}: {}", info.name, error.message), ..error };
+        let about =
+            |error: ErrorInfo| ErrorInfo { message: format!("{}: {}", info.name, error.message), ..error };
         info.parameters
             .check(&parameters)
             .map_err(|errors| about(ErrorInfo::permanent(codes::PLUGIN_OUTPUT_INVALID, errors.join("; "))))?;
@@ -129,7 +132,12 @@ impl Platform {
     }
 
     /// Facts of the inputs that are there; a missing one shows when the task runs.
-    async fn inputs(&self, plugin: &LoadedPlugin, name: &str, values: &Value) -> Result<Vec<FileFacts>, ErrorInfo> {
+    async fn inputs(
+        &self,
+        plugin: &LoadedPlugin,
+        name: &str,
+        values: &Value,
+    ) -> Result<Vec<FileFacts>, ErrorInfo> {
         let blobs = plugin.task_inputs(name, values).await.map_err(plugin_error)?;
         let facts = blobs.into_iter().filter_map(|blob| {
             let facts = self.zones.stat(&BlobRef::new(&*blob.zone, &*blob.container, &*blob.name)).ok()?;
@@ -180,7 +188,12 @@ impl Platform {
         if results.len() == 1 {
             return Ok((*first).clone());
         }
-        let message = format!("{} of {} tasks of stage {} failed; first: {first}", failures.len(), results.len(), job.stage);
+        let message = format!(
+            "{} of {} tasks of stage {} failed; first: {first}",
+            failures.len(),
+            results.len(),
+            job.stage
+        );
         Ok(ErrorInfo::permanent(codes::STAGE_FAILED, message))
     }
 
@@ -240,10 +253,18 @@ impl HostServices for PlanningServices {
     fn progress(&mut self, _: f32, _: &str) {}
 
     async fn result_count(&mut self, stage: u32) -> Result<u32, OperationError> {
-        self.store.stage_size(&self.job, stage).await.map_err(|error| OperationError::Aborted(error.to_string()))
+        self.store
+            .stage_size(&self.job, stage)
+            .await
+            .map_err(|error| OperationError::Aborted(error.to_string()))
     }
 
-    async fn result_page(&mut self, stage: u32, offset: u32, limit: u32) -> Result<Vec<UnitResult>, OperationError> {
+    async fn result_page(
+        &mut self,
+        stage: u32,
+        offset: u32,
+        limit: u32,
+    ) -> Result<Vec<UnitResult>, OperationError> {
         let page = self.store.stage_results(&self.job, stage, offset, limit).await;
         let page = page.map_err(|error| OperationError::Aborted(error.to_string()))?;
         let unit = |result: geoworker_store::records::UnitResult| UnitResult {

@@ -50,7 +50,9 @@ pub(crate) async fn on_jobs_message(
             tracing::warn!(job_id = %job, code = error.code, "the job waits: {}", error.message);
             Ok(Settlement::Later(MISSING_PLUGIN_WAIT_MS))
         }
-        Err(error) if error.class == RetryClass::Permanent => Ok(Settlement::dead(&error.code, &error.message)),
+        Err(error) if error.class == RetryClass::Permanent => {
+            Ok(Settlement::dead(&error.code, &error.message))
+        }
         Err(error) => Err(error),
     }
 }
@@ -62,13 +64,19 @@ impl Platform {
         let settled = match settlement {
             Settlement::Complete => self.queue.complete(queue, receipt).await,
             Settlement::Abandon => self.queue.abandon(queue, receipt).await,
-            Settlement::Dead { reason, detail } => self.queue.dead_letter(queue, receipt, &reason, &detail).await,
+            Settlement::Dead { reason, detail } => {
+                self.queue.dead_letter(queue, receipt, &reason, &detail).await
+            }
             Settlement::Later(ms) => self.send_later(queue, message, ms).await,
         };
         match settled {
             Ok(()) => {}
-            Err(QueueError::LockLost) => tracing::debug!(queue, "the message's lock was lost before it was settled"),
-            Err(error) => tracing::warn!(queue, %error, "the message could not be settled; it will come again"),
+            Err(QueueError::LockLost) => {
+                tracing::debug!(queue, "the message's lock was lost before it was settled")
+            }
+            Err(error) => {
+                tracing::warn!(queue, %error, "the message could not be settled; it will come again")
+            }
         }
     }
 

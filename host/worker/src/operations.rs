@@ -106,7 +106,9 @@ impl TaskServices {
             "blobs.put-json" => self.put_json(request).await,
             "blobs.copy" => self.copy(request).await,
             "catalog.publish-item" => self.publish_item(request).await,
-            other => Err(failed(codes::OPERATION_NOT_DECLARED, format!("the host has no operation '{other}'"))),
+            other => {
+                Err(failed(codes::OPERATION_NOT_DECLARED, format!("the host has no operation '{other}'")))
+            }
         }
     }
 
@@ -178,7 +180,8 @@ impl TaskServices {
         let name = format!("{}-{}", self.task.task_id.short(), self.task.lease_epoch);
         let scratch = Scratch::create(&self.platform.settings.scratch, &name)
             .map_err(|error| blob_failure(BlobError::from(error)))?;
-        let limit = Duration::from_secs(u64::from(self.task.timeout_seconds)).saturating_sub(self.started.elapsed());
+        let limit =
+            Duration::from_secs(u64::from(self.task.timeout_seconds)).saturating_sub(self.started.elapsed());
         let progress = Arc::clone(&self.progress);
         let verb = if operation.target().is_some() { "encoding" } else { "reading" };
         let mut report = move |fraction: f64| set(&progress, fraction, verb);

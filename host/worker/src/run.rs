@@ -81,7 +81,10 @@ async fn take_over(platform: &Platform) -> Result<(), ErrorInfo> {
     }
     platform.zones.sweep_staging();
     scratch::sweep(&platform.settings.scratch).map_err(|error| {
-        ErrorInfo::permanent(geoworker_machine::codes::DATA_DIR_UNUSABLE, format!("scratch cannot be used: {error}"))
+        ErrorInfo::permanent(
+            geoworker_machine::codes::DATA_DIR_UNUSABLE,
+            format!("scratch cannot be used: {error}"),
+        )
     })
 }
 

@@ -71,7 +71,10 @@ impl Platform {
     fn check_input(&self, blob: &BlobRef) -> Result<(), ErrorInfo> {
         let facts = self.zones.stat(blob).map_err(|error| blob_error(&error))?;
         if facts.size_bytes == 0 {
-            return Err(ErrorInfo::permanent(codes::FILE_EMPTY, format!("{blob} has no bytes; upload it again")));
+            return Err(ErrorInfo::permanent(
+                codes::FILE_EMPTY,
+                format!("{blob} has no bytes; upload it again"),
+            ));
         }
         let limit = self.settings.max_input_bytes;
         if facts.size_bytes > limit {

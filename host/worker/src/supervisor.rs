@@ -104,9 +104,13 @@ async fn converse(
     progress: &mut (dyn FnMut(f64) + Send),
 ) -> Result<Value, NativeFailure> {
     let broken = |what: &str| {
-        NativeFailure::Failed(ErrorInfo::transient(codes::NATIVE_PROTOCOL, format!("the native process {what}")))
+        NativeFailure::Failed(ErrorInfo::transient(
+            codes::NATIVE_PROTOCOL,
+            format!("the native process {what}"),
+        ))
     };
-    let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    let (Some(mut stdin), Some(stdout), Some(stderr)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
         return Err(broken("has no pipes"));
     };
@@ -172,7 +176,10 @@ fn explain(status: ExitStatus, complaints: &str, memory_bytes: u64) -> ErrorInfo
         }
         None => {
             tracing::warn!(%status, complaints, "a native process ended without an answer");
-            ErrorInfo::transient(codes::NATIVE_PROTOCOL, format!("the native process ended without an answer ({status})"))
+            ErrorInfo::transient(
+                codes::NATIVE_PROTOCOL,
+                format!("the native process ended without an answer ({status})"),
+            )
         }
     }
 }
@@ -191,7 +198,11 @@ mod tests {
         Native { program, memory_bytes: 1 << 30, threads: 1 }
     }
 
-    async fn outcome(script: &str, limit: Duration, cancel: &CancellationToken) -> Result<Value, NativeFailure> {
+    async fn outcome(
+        script: &str,
+        limit: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<Value, NativeFailure> {
         let folder = tempfile::tempdir().expect("a folder");
         let operation = Operation::ValidateCog { source: PathBuf::from("x") };
         let native = native(folder.path(), script);

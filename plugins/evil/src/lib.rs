@@ -1,7 +1,9 @@
 //! A hostile guest for tests: each task type misbehaves in the way its name says, wherever `where` points to.
 
 use geoworker_sdk::serde_json::{Value, json};
-use geoworker_sdk::{BlobRef, Failure, Finding, Task, TaskType, TaskTypeInfo, blobs, export_plugin, host, params};
+use geoworker_sdk::{
+    BlobRef, Failure, Finding, Task, TaskType, TaskTypeInfo, blobs, export_plugin, host, params,
+};
 
 export_plugin! {
     tasks: [
@@ -87,6 +89,7 @@ fn grow() -> usize {
     }
 }
 
+#[expect(unconditional_recursion, reason = "until the stack ends is what it is for")]
 fn recurse(depth: u64) -> u64 {
     let frame = [depth; 64];
     std::hint::black_box(&frame);

@@ -2,8 +2,8 @@
 
 use geoworker_sdk::serde_json::{Value, json};
 use geoworker_sdk::{
-    Failure, Job, JobType, JobTypeInfo, Planned, StageInfo, Task, TaskType, TaskTypeInfo, export_plugin, host, params,
-    results,
+    Failure, Job, JobType, JobTypeInfo, Planned, StageInfo, Task, TaskType, TaskTypeInfo, export_plugin,
+    host, params, results,
 };
 
 export_plugin! { tasks: [Greet, Reply], jobs: [HelloWorld] }

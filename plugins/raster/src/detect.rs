@@ -64,7 +64,8 @@ fn single(info: &RasterInfo, kind: &str, statistics: Option<&BandStatistics>) ->
     };
     let integer = kind.contains("int") && !kind.starts_with('c');
     let smooth = band.roughness < SMOOTH;
-    let measured = format!("{} distinct values, neighbours differ by {:.3} of the range", band.distinct, band.roughness);
+    let measured =
+        format!("{} distinct values, neighbours differ by {:.3} of the range", band.distinct, band.roughness);
     if integer && band.distinct < CLASSES && !smooth {
         return verdict("categorical", 0.7, measured);
     }
@@ -88,5 +89,6 @@ pub fn contradiction(asked: &str, info: &RasterInfo) -> Option<String> {
         _ => true,
     };
     let kind = info.bands.first().map_or("no data", |band| band.data_type.as_str());
-    (!fits).then(|| format!("the raster has {count} band(s) of {kind}, which '{asked}' cannot have; use auto"))
+    (!fits)
+        .then(|| format!("the raster has {count} band(s) of {kind}, which '{asked}' cannot have; use auto"))
 }

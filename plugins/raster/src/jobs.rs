@@ -1,7 +1,9 @@
 //! `validate_raster_job` and `process_raster`.
 
 use geoworker_sdk::serde_json::{self, Map, Value, json};
-use geoworker_sdk::{BlobRef, Failure, Finding, Job, JobType, JobTypeInfo, Planned, StageInfo, params, results};
+use geoworker_sdk::{
+    BlobRef, Failure, Finding, Job, JobType, JobTypeInfo, Planned, StageInfo, params, results,
+};
 
 use crate::cog::output_properties;
 use crate::naming;
@@ -93,11 +95,14 @@ impl JobType for ProcessRaster {
         let lossless = COMPRESSIONS.contains(&compression) && !lossy;
         let mut findings = Vec::new();
         if values.get("jpeg_quality").is_some() && lossless {
-            let message = format!("jpeg_quality has no effect on {compression}; leave it away, or use jpeg or webp");
+            let message =
+                format!("jpeg_quality has no effect on {compression}; leave it away, or use jpeg or webp");
             findings.push(Finding::error("PARAM_INCOMPATIBLE", "/jpeg_quality", message));
         }
         if params::text(&values, "output_tier") == "archive" && lossy {
-            let message = format!("output_tier archive is lossless and compression {compression} is not; use visualization");
+            let message = format!(
+                "output_tier archive is lossless and compression {compression} is not; use visualization"
+            );
             findings.push(Finding::error("PARAM_INCOMPATIBLE", "/compression", message));
         }
         if findings.is_empty() { Ok(values) } else { Err(findings) }

@@ -21,7 +21,9 @@ pub fn target(values: &Value, tier: &str) -> BlobRef {
     let source = source(values);
     let stem = without_extension(&source.name);
     let name = match params::optional(values, "output_folder") {
-        Some(folder) => format!("{}/{}_cog_{tier}.tif", folder.trim_matches('/'), stem.rsplit('/').next().unwrap_or(stem)),
+        Some(folder) => {
+            format!("{}/{}_cog_{tier}.tif", folder.trim_matches('/'), stem.rsplit('/').next().unwrap_or(stem))
+        }
         None => format!("{}/{stem}_cog_{tier}.tif", source.container),
     };
     BlobRef { zone: "silver".into(), container: OUTPUT_CONTAINER.into(), name }

@@ -42,14 +42,16 @@ pub fn decide(info: &RasterInfo, kind: &str, values: &Value) -> Result<Settings,
     };
     check_codec(&compression, info)?;
     let lossy = matches!(compression.as_str(), "jpeg" | "webp");
-    let asked_quality = values.get("jpeg_quality").and_then(Value::as_u64).map(|quality| quality.clamp(1, 100) as u8);
+    let asked_quality =
+        values.get("jpeg_quality").and_then(Value::as_u64).map(|quality| quality.clamp(1, 100) as u8);
     if asked_quality.is_some() && !lossy {
         return Err(incompatible(format!(
             "jpeg_quality has no effect on {compression}; leave it away, or use compression jpeg or webp"
         )));
     }
     let (overview, warp) = resampling_rule(kind, info);
-    let overview_resampling = params::optional(values, "overview_resampling").unwrap_or_else(|| overview.into());
+    let overview_resampling =
+        params::optional(values, "overview_resampling").unwrap_or_else(|| overview.into());
     if kind == "categorical" && !matches!(overview_resampling.as_str(), "mode" | "nearest") {
         return Err(incompatible(format!(
             "overview_resampling {overview_resampling} would invent classes; use mode or nearest for categorical rasters"

@@ -65,7 +65,8 @@ impl TaskType for ExtractStacMetadata {
             target: naming::beside(&cog.target, "png"),
             max_edge: PREVIEW_EDGE,
         })?;
-        let item_id = params::optional(&task.params, "item_id").unwrap_or_else(|| naming::item_id(&cog.target));
+        let item_id =
+            params::optional(&task.params, "item_id").unwrap_or_else(|| naming::item_id(&cog.target));
         let item = item(&item_id, &task.params, &cog, &info, &statistics)?;
         let published = catalog::publish_item(&item.to_string(), &naming::beside(&cog.target, "json"))?;
         Ok(json!({"item_id": item_id, "item": published.blob, "preview": preview.target}))
@@ -84,7 +85,10 @@ fn item(
     properties.insert("datetime".into(), json!(datetime));
     properties.insert("geoworker:datetime_from".into(), json!(origin));
     let source: BlobRef = params::parse("the source", values["source"].clone())?;
-    properties.insert("geoworker:source".into(), json!(format!("{}:{}/{}", source.zone, source.container, source.name)));
+    properties.insert(
+        "geoworker:source".into(),
+        json!(format!("{}:{}/{}", source.zone, source.container, source.name)),
+    );
     if let Some(kind) = params::optional(values, "raster_type") {
         properties.insert("geoworker:raster_type".into(), json!(kind));
     }
@@ -149,7 +153,8 @@ fn footprint(info: &RasterInfo) -> Result<Value, Failure> {
 }
 
 fn parse(what: &str, text: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text).map_err(|error| Failure::permanent("STAC_INVALID", format!("{what} is not JSON: {error}")))
+    serde_json::from_str(text)
+        .map_err(|error| Failure::permanent("STAC_INVALID", format!("{what} is not JSON: {error}")))
 }
 
 /// When the data is from, and who says so: the file's own tag, else the source's time of writing.
@@ -180,13 +185,15 @@ pub fn tiff_datetime(text: &str) -> Option<String> {
         _ => 31,
     };
     let day = number(day, 2, 1, days)?;
-    let (hour, minute, second) = (number(hour, 2, 0, 23)?, number(minute, 2, 0, 59)?, number(second, 2, 0, 59)?);
+    let (hour, minute, second) =
+        (number(hour, 2, 0, 23)?, number(minute, 2, 0, 59)?, number(second, 2, 0, 59)?);
     Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"))
 }
 
 fn bands(info: &RasterInfo, statistics: &[BandStatistics]) -> Vec<Value> {
     let one = |band: &raster::Band| {
-        let mut value = json!({"name": band.description.clone().unwrap_or_else(|| format!("band_{}", band.index))});
+        let mut value =
+            json!({"name": band.description.clone().unwrap_or_else(|| format!("band_{}", band.index))});
         value["data_type"] = json!(band.data_type);
         value["raster:sampling"] = json!(info.sampling);
         if let Some(nodata) = &band.nodata {
@@ -221,8 +228,12 @@ fn nodata_value(text: &str) -> Value {
 
 fn band_statistics(found: &BandStatistics) -> Value {
     let mut map = Map::new();
-    let numbers =
-        [("minimum", found.minimum), ("maximum", found.maximum), ("mean", found.mean), ("stddev", found.stddev)];
+    let numbers = [
+        ("minimum", found.minimum),
+        ("maximum", found.maximum),
+        ("mean", found.mean),
+        ("stddev", found.stddev),
+    ];
     for (key, number) in numbers {
         if let Some(number) = number.filter(|number| number.is_finite()) {
             map.insert(key.into(), json!(number));
@@ -245,7 +256,14 @@ mod tests {
     #[test]
     fn only_a_whole_tag_is_a_datetime() {
         assert_eq!(tiff_datetime("2024:02:29 23:59:58").as_deref(), Some("2024-02-29T23:59:58Z"));
-        for bad in ["", "2024-02-29", "2023:02:29 00:00:00", "2024:13:01 00:00:00", "0000:00:00 00:00:00", "x:y:z a:b:c"] {
+        for bad in [
+            "",
+            "2024-02-29",
+            "2023:02:29 00:00:00",
+            "2024:13:01 00:00:00",
+            "0000:00:00 00:00:00",
+            "x:y:z a:b:c",
+        ] {
             assert_eq!(tiff_datetime(bad), None, "{bad}");
         }
     }

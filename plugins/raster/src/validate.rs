@@ -165,7 +165,11 @@ fn bounds_findings(info: &RasterInfo, findings: &mut Vec<Finding>) {
         findings.push(suspicious("The raster is stored south-up; it is kept as it is."));
     }
     if t[1] * t[5] - t[2] * t[4] == 0.0 {
-        findings.push(Finding::error("BOUNDS_SUSPICIOUS", "", "The geotransform has no area: pixels have no size."));
+        findings.push(Finding::error(
+            "BOUNDS_SUSPICIOUS",
+            "",
+            "The geotransform has no area: pixels have no size.",
+        ));
     } else if info.crs.is_some() && info.footprint.is_none() {
         findings.push(suspicious("The bounds have no place on Earth in the raster's CRS."));
     }
@@ -213,12 +217,16 @@ fn data_findings(info: &RasterInfo, statistics: &[BandStatistics], kind: &str, f
         ));
     }
     for (band, found) in info.bands.iter().zip(statistics) {
-        let wide = matches!(band.data_type.as_str(), "float64" | "int64" | "uint64") || band.data_type.starts_with('c');
+        let wide = matches!(band.data_type.as_str(), "float64" | "int64" | "uint64")
+            || band.data_type.starts_with('c');
         let whole = band.data_type.starts_with("float") && found.integral && found.valid > 1;
         if wide || whole {
             let reason = if whole { "holds whole numbers only" } else { "is wider than most values need" };
             let message = format!("Band {} is {} and {reason}.", band.index, band.data_type);
-            findings.push(Finding { severity: "info".into(), ..Finding::warning("BIT_DEPTH_WASTE", "", message) });
+            findings.push(Finding {
+                severity: "info".into(),
+                ..Finding::warning("BIT_DEPTH_WASTE", "", message)
+            });
             break;
         }
     }

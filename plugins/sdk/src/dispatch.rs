@@ -57,7 +57,11 @@ impl<D: Dispatch> task_types::Guest for D {
 
     fn validate(name: String, params: String) -> Result<String, Vec<Finding>> {
         let Some(task) = task::<D>(&name) else {
-            return Err(vec![Finding::error("TASK_TYPE_UNKNOWN", "", format!("this plugin has no '{name}'"))]);
+            return Err(vec![Finding::error(
+                "TASK_TYPE_UNKNOWN",
+                "",
+                format!("this plugin has no '{name}'"),
+            )]);
         };
         task.validate(json(&params)).map(|value| value.to_string())
     }
@@ -72,7 +76,8 @@ impl<D: Dispatch> task_types::Guest for D {
     }
 
     fn handle(context: task_types::TaskContext) -> Result<String, Failure> {
-        let task = task::<D>(&context.task_type).ok_or_else(|| unknown("TASK_TYPE_UNKNOWN", &context.task_type))?;
+        let task =
+            task::<D>(&context.task_type).ok_or_else(|| unknown("TASK_TYPE_UNKNOWN", &context.task_type))?;
         let work = Task {
             unit: context.unit,
             attempt: context.attempt,
@@ -115,8 +120,12 @@ impl<D: Dispatch> job_types::Guest for D {
         job::<D>(&name).map(|job| job.inputs(&json(&params))).unwrap_or_default()
     }
 
-    fn plan_stage(context: job_types::JobContext, stage: u32) -> Result<Vec<job_types::TaskDefinition>, Failure> {
-        let job = job::<D>(&context.job_type).ok_or_else(|| unknown("JOB_TYPE_UNKNOWN", &context.job_type))?;
+    fn plan_stage(
+        context: job_types::JobContext,
+        stage: u32,
+    ) -> Result<Vec<job_types::TaskDefinition>, Failure> {
+        let job =
+            job::<D>(&context.job_type).ok_or_else(|| unknown("JOB_TYPE_UNKNOWN", &context.job_type))?;
         let work = Job { job_id: context.job_id, params: json(&context.params) };
         let planned = job.plan(&work, stage)?;
         let definition = |planned: crate::types::Planned| job_types::TaskDefinition {
@@ -128,7 +137,8 @@ impl<D: Dispatch> job_types::Guest for D {
     }
 
     fn finalize(context: job_types::JobContext) -> Result<String, Failure> {
-        let job = job::<D>(&context.job_type).ok_or_else(|| unknown("JOB_TYPE_UNKNOWN", &context.job_type))?;
+        let job =
+            job::<D>(&context.job_type).ok_or_else(|| unknown("JOB_TYPE_UNKNOWN", &context.job_type))?;
         let work = Job { job_id: context.job_id, params: json(&context.params) };
         job.finalize(&work).map(|value| value.to_string())
     }

@@ -15,7 +15,8 @@ mod types;
 pub use dispatch::Dispatch;
 pub use serde_json;
 pub use types::{
-    BlobRef, Failure, Finding, Job, JobType, JobTypeInfo, Planned, Route, StageInfo, Task, TaskType, TaskTypeInfo,
+    BlobRef, Failure, Finding, Job, JobType, JobTypeInfo, Planned, Route, StageInfo, Task, TaskType,
+    TaskTypeInfo,
 };
 
 /// Raster operations of the host.

@@ -34,6 +34,7 @@ pub fn pick(params: &Value, keys: &[&str]) -> Map<String, Value> {
 /// # Errors
 /// `PLUGIN_OUTPUT_INVALID` where it is not what it should be.
 pub fn parse<T: serde::de::DeserializeOwned>(what: &str, value: Value) -> Result<T, Failure> {
-    serde_json::from_value(value)
-        .map_err(|error| Failure::permanent("PLUGIN_OUTPUT_INVALID", format!("{what} cannot be read: {error}")))
+    serde_json::from_value(value).map_err(|error| {
+        Failure::permanent("PLUGIN_OUTPUT_INVALID", format!("{what} cannot be read: {error}"))
+    })
 }

@@ -51,10 +51,13 @@ async fn plugins(config: &Config) -> Result<Value, ErrorInfo> {
         let started = Instant::now();
         let validated = plugin.validate_job(&info.name, &parameters).await;
         fresh.push(started.elapsed());
-        validated.map_err(|error| fault(&error))?.map_err(|_| ErrorInfo::permanent(codes::PARAM_INVALID, "bench"))?;
+        validated
+            .map_err(|error| fault(&error))?
+            .map_err(|_| ErrorInfo::permanent(codes::PARAM_INVALID, "bench"))?;
     }
     fresh.sort_unstable();
-    let warm = plugin.time_warm_validate(&info.name, &parameters, CALLS).await.map_err(|error| fault(&error))?;
+    let warm =
+        plugin.time_warm_validate(&info.name, &parameters, CALLS).await.map_err(|error| fault(&error))?;
     Ok(json!({
         "load": loads,
         "document_bytes": parameters.to_string().len(),

@@ -56,7 +56,10 @@ fn parse(text: &str) -> Result<BlobRef, ErrorInfo> {
     let mut parts = text.splitn(3, '/');
     match (parts.next(), parts.next(), parts.next()) {
         (Some(zone), Some(container), Some(name)) => Ok(BlobRef::new(zone, container, name)),
-        _ => Err(ErrorInfo::permanent(codes::USAGE, format!("'{}' is not ZONE/CONTAINER/NAME", text.escape_debug()))),
+        _ => Err(ErrorInfo::permanent(
+            codes::USAGE,
+            format!("'{}' is not ZONE/CONTAINER/NAME", text.escape_debug()),
+        )),
     }
 }
 

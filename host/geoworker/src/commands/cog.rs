@@ -25,7 +25,8 @@ const STEPS: f64 = 1000.0;
 pub(crate) async fn run(config: &Config, args: &CogArgs, json: bool) -> Outcome {
     let mut signals = Signals::listen()?;
     let usage = |message: String| ErrorInfo::permanent(codes::USAGE, message);
-    let input = args.input.canonicalize().map_err(|error| usage(format!("{}: {error}", args.input.display())))?;
+    let input =
+        args.input.canonicalize().map_err(|error| usage(format!("{}: {error}", args.input.display())))?;
     if args.output.exists() && !args.overwrite {
         return Err(usage(format!("{} exists; --overwrite replaces it", args.output.display())));
     }
@@ -47,14 +48,17 @@ pub(crate) async fn run(config: &Config, args: &CogArgs, json: bool) -> Outcome 
             return Err(error);
         }
     };
-    std::fs::rename(&hidden, &args.output).map_err(|error| usage(format!("{}: {error}", args.output.display())))?;
+    std::fs::rename(&hidden, &args.output)
+        .map_err(|error| usage(format!("{}: {error}", args.output.display())))?;
     print(&report, &args.output, json);
     Ok(OK)
 }
 
 /// A name in the output's folder that nobody looks at, so that the output appears at once and whole.
 fn hidden_beside(output: &Path) -> Result<PathBuf, ErrorInfo> {
-    let name = output.file_name().ok_or_else(|| ErrorInfo::permanent(codes::USAGE, "the output has no file name"))?;
+    let name = output
+        .file_name()
+        .ok_or_else(|| ErrorInfo::permanent(codes::USAGE, "the output has no file name"))?;
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = folder
         .canonicalize()
@@ -92,7 +96,8 @@ async fn encode(
         NativeFailure::Failed(error) => error,
         NativeFailure::Cancelled => interrupted(),
     })?;
-    serde_json::from_value(value).map_err(|error| ErrorInfo::permanent(codes::NATIVE_PROTOCOL, error.to_string()))
+    serde_json::from_value(value)
+        .map_err(|error| ErrorInfo::permanent(codes::NATIVE_PROTOCOL, error.to_string()))
 }
 
 fn bar() -> ProgressBar {

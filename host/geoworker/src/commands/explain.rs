@@ -13,7 +13,9 @@ pub(crate) fn run(code: Option<&str>, json: bool) -> Outcome {
         if json {
             output::json(&CATALOGUE.iter().map(value).collect::<Vec<_>>());
         } else {
-            output::table(&CATALOGUE.iter().map(|code| vec![code.name.into(), code.meaning.into()]).collect::<Vec<_>>());
+            output::table(
+                &CATALOGUE.iter().map(|code| vec![code.name.into(), code.meaning.into()]).collect::<Vec<_>>(),
+            );
         }
         return Ok(OK);
     };

@@ -67,7 +67,8 @@ async fn show(store: &dyn Store, prefix: &str, with_events: bool, json: bool) ->
     let job = find(store, prefix).await?;
     let stages = store.stages(&job.job_id).await.map_err(|error| error.info())?;
     let tasks = store.tasks(&job.job_id, SHOWN_TASKS).await.map_err(|error| error.info())?;
-    let events = if with_events { store.events(&job.job_id).await.map_err(|error| error.info())? } else { Vec::new() };
+    let events =
+        if with_events { store.events(&job.job_id).await.map_err(|error| error.info())? } else { Vec::new() };
     if json {
         let mut value = summary(&job, &stages);
         value["tasks"] = json!(tasks);
@@ -96,7 +97,10 @@ fn print_job(job: &Job, stages: &[Stage]) {
     for stage in stages {
         let done = stage.total - stage.remaining;
         let failed = if stage.failed > 0 { format!(", {} failed", stage.failed) } else { String::new() };
-        output::line(&format!("stage {}    {}: {done}/{} tasks{failed}", stage.number, stage.name, stage.total));
+        output::line(&format!(
+            "stage {}    {}: {done}/{} tasks{failed}",
+            stage.number, stage.name, stage.total
+        ));
     }
     if let Some(result) = &job.result {
         output::line("result");
@@ -109,6 +113,10 @@ fn print_events(events: &[Event]) {
         let task = event.task_id.as_ref().map_or("", |id| id.short());
         let attempt = event.attempt.map_or_else(String::new, |attempt| format!("attempt {attempt}"));
         let detail = event.detail.as_deref().unwrap_or_default();
-        output::line(&format!("{}  {:16} {task:12} {attempt:10} {detail}", output::time(Some(event.at)), event.kind));
+        output::line(&format!(
+            "{}  {:16} {task:12} {attempt:10} {detail}",
+            output::time(Some(event.at)),
+            event.kind
+        ));
     }
 }

@@ -56,13 +56,16 @@ fn row(report: &LoadReport) -> Vec<String> {
 }
 
 fn inspect(registry: &Registry, name: &str, json: bool) -> Outcome {
-    let value = describe(registry, name)
-        .ok_or_else(|| ErrorInfo::permanent(codes::TASK_TYPE_UNKNOWN, format!("no plugin offers '{}'", name.escape_debug())))?;
+    let value = describe(registry, name).ok_or_else(|| {
+        ErrorInfo::permanent(codes::TASK_TYPE_UNKNOWN, format!("no plugin offers '{}'", name.escape_debug()))
+    })?;
     if json {
         output::json(&value);
         return Ok(OK);
     }
-    for key in ["name", "kind", "version", "summary", "plugin", "digest", "class", "stages", "operations", "zones"] {
+    for key in
+        ["name", "kind", "version", "summary", "plugin", "digest", "class", "stages", "operations", "zones"]
+    {
         match value.get(key) {
             Some(Value::String(text)) => output::line(&format!("{key:11}{text}")),
             Some(other) => output::line(&format!("{key:11}{other}")),
@@ -92,7 +95,8 @@ fn describe(registry: &Registry, name: &str) -> Option<Value> {
 }
 
 fn print_parameters(schema: &Value) {
-    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> =
+        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let mut rows = vec![["PARAMETER", "REQUIRED", "TYPE", "DESCRIPTION"].map(str::to_owned).to_vec()];
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let kind = match (&property["enum"], &property["type"]) {

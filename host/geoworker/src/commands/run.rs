@@ -20,7 +20,9 @@ pub(crate) async fn run(config: &Config, args: &RunArgs, json: bool) -> Outcome 
     let lock = ServerLock::try_take(&config.data_dir)?;
     let context = Context::open(config).await?;
     let shutdown = Shutdown::default();
-    let server = lock.as_ref().map(|_| tokio::spawn(geoworker_worker::run(context.platform.clone(), shutdown.clone())));
+    let server = lock
+        .as_ref()
+        .map(|_| tokio::spawn(geoworker_worker::run(context.platform.clone(), shutdown.clone())));
     let job = follow(&context, args, &mut signals).await;
     shutdown.stop.cancel();
     if job.is_err() {

@@ -45,7 +45,10 @@ pub(crate) async fn run(config: &Config) -> Outcome {
         Ok(result) => result?,
         Err(error) => {
             let message = error.to_string();
-            return Err(geoworker_machine::ErrorInfo::permanent(geoworker_machine::codes::WORKER_FAULT, message));
+            return Err(geoworker_machine::ErrorInfo::permanent(
+                geoworker_machine::codes::WORKER_FAULT,
+                message,
+            ));
         }
     }
     tracing::info!("stopped");

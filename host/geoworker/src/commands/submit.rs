@@ -52,7 +52,8 @@ fn print(submitted: &Submitted, json: bool) {
     if json {
         output::json(&json!({"job_id": submitted.job_id, "existing": submitted.existing}));
     } else {
-        let note = if submitted.existing { " (it was submitted before; --force makes a new run)" } else { "" };
+        let note =
+            if submitted.existing { " (it was submitted before; --force makes a new run)" } else { "" };
         output::line(&format!("job {}{note}", submitted.job_id));
     }
 }
@@ -73,9 +74,8 @@ fn parameters(registry: &Registry, args: &JobArgs) -> Result<Map<String, Value>,
 }
 
 fn read_file(path: &std::path::Path) -> Result<Map<String, Value>, ErrorInfo> {
-    let invalid = |reason: String| {
-        ErrorInfo::permanent(codes::USAGE, format!("--params {}: {reason}", path.display()))
-    };
+    let invalid =
+        |reason: String| ErrorInfo::permanent(codes::USAGE, format!("--params {}: {reason}", path.display()));
     let mut text = String::new();
     let read = if path.as_os_str() == "-" {
         std::io::stdin().read_to_string(&mut text).map(|_| ())

@@ -23,8 +23,9 @@ pub(crate) async fn run(config: &Config, job: &str, json: bool) -> Outcome {
 
 /// Prints tasks as a table.
 pub(crate) fn print(tasks: &[Task]) {
-    let heading =
-        ["TASK", "STAGE", "TYPE", "UNIT", "STATE", "ATTEMPT", "QUEUE", "ROUTED BY", "ERROR"].map(str::to_owned).to_vec();
+    let heading = ["TASK", "STAGE", "TYPE", "UNIT", "STATE", "ATTEMPT", "QUEUE", "ROUTED BY", "ERROR"]
+        .map(str::to_owned)
+        .to_vec();
     let row = |task: &Task| {
         vec![
             task.task_id.short().to_owned(),

@@ -26,16 +26,23 @@ const FEW_TASKS: u32 = 8;
 pub(crate) async fn wait(platform: &Platform, id: &JobId) -> Result<Job, ErrorInfo> {
     let bar = bar();
     loop {
-        let job = platform.store.job(id).await.map_err(|error| error.info())?.ok_or_else(|| {
-            ErrorInfo::permanent(codes::JOB_NOT_FOUND, format!("there is no job {id}"))
-        })?;
+        let job = platform
+            .store
+            .job(id)
+            .await
+            .map_err(|error| error.info())?
+            .ok_or_else(|| ErrorInfo::permanent(codes::JOB_NOT_FOUND, format!("there is no job {id}")))?;
         if job.state.is_final() {
             bar.finish_and_clear();
             return Ok(job);
         }
         let stages = platform.store.stages(id).await.map_err(|error| error.info())?;
         if let Some(stage) = stages.last() {
-            let tasks = if stage.total <= FEW_TASKS { platform.store.tasks(id, 1000).await.unwrap_or_default() } else { Vec::new() };
+            let tasks = if stage.total <= FEW_TASKS {
+                platform.store.tasks(id, 1000).await.unwrap_or_default()
+            } else {
+                Vec::new()
+            };
             show(&bar, &job, stage, &tasks);
         }
         tokio::time::sleep(LOOK).await;
@@ -55,7 +62,8 @@ fn bar() -> ProgressBar {
 
 fn show(bar: &ProgressBar, job: &Job, stage: &Stage, tasks: &[Task]) {
     let ended = f64::from(stage.total - stage.remaining);
-    let running: Vec<&Task> = tasks.iter().filter(|task| task.stage == stage.number && task.ended_at.is_none()).collect();
+    let running: Vec<&Task> =
+        tasks.iter().filter(|task| task.stage == stage.number && task.ended_at.is_none()).collect();
     let partial: f64 = running.iter().map(|task| task.progress).sum();
     let of_stage = (ended + partial) / f64::from(stage.total.max(1));
     let whole = (f64::from(stage.number - 1) + of_stage) / job.stages.len().max(1) as f64;
@@ -80,7 +88,13 @@ pub(crate) async fn print_end(platform: &Platform, job: &Job, json: bool) -> Res
     output::line(&format!("job {} {} after {}", job.job_id.short(), job.state, output::span(duration(job))));
     for stage in &stages {
         let ms = stage.ended_at.map_or(0, |ended| ended - stage.created_at);
-        output::line(&format!("  stage {} {}: {} tasks, {}", stage.number, stage.name, stage.total, output::span(ms)));
+        output::line(&format!(
+            "  stage {} {}: {} tasks, {}",
+            stage.number,
+            stage.name,
+            stage.total,
+            output::span(ms)
+        ));
     }
     if let Some(result) = &job.result {
         output::json(result);

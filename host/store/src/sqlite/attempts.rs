@@ -13,12 +13,18 @@ use crate::records::{Claim, ClaimRequest, Fenced, JournalEntry, Outcome, Task};
 type Result<T> = std::result::Result<T, StoreError>;
 
 pub(super) async fn task(db: &mut SqliteConnection, id: &TaskId) -> Result<Option<Task>> {
-    let row = sqlx::query("SELECT * FROM tasks WHERE task_id = ?").bind(id.as_str()).fetch_optional(db).await?;
+    let row =
+        sqlx::query("SELECT * FROM tasks WHERE task_id = ?").bind(id.as_str()).fetch_optional(db).await?;
     row.as_ref().map(rows::task).transpose()
 }
 
-pub(super) async fn claim(db: &mut SqliteConnection, id: &TaskId, request: ClaimRequest<'_>) -> Result<Claim> {
-    let take = sql("UPDATE tasks SET state = 'processing', attempt = attempt + 1, lease_epoch = lease_epoch + 1,
+pub(super) async fn claim(
+    db: &mut SqliteConnection,
+    id: &TaskId,
+    request: ClaimRequest<'_>,
+) -> Result<Claim> {
+    let take =
+        sql("UPDATE tasks SET state = 'processing', attempt = attempt + 1, lease_epoch = lease_epoch + 1,
              lease_until = {now} + ?2, worker = ?3, plugin_digest = ?4, progress = 0, progress_message = NULL,
              hint_at = {now}, started_at = coalesce(started_at, {now})
          WHERE task_id = ?1 AND state IN ({from:Claim}) AND not_before <= {now}
@@ -37,7 +43,8 @@ pub(super) async fn claim(db: &mut SqliteConnection, id: &TaskId, request: Claim
     let discard = "DELETE FROM journal WHERE task_id = ? AND plugin_digest <> ?";
     sqlx::query(discard).bind(id.as_str()).bind(request.plugin_digest).execute(&mut *db).await?;
     let job = task.job_id.as_str();
-    rows::event(db, job, Some(id.as_str()), "task_claimed", Some(task.attempt), Some(request.worker), None).await?;
+    rows::event(db, job, Some(id.as_str()), "task_claimed", Some(task.attempt), Some(request.worker), None)
+        .await?;
     Ok(Claim::Claimed(Box::new(task)))
 }
 
@@ -66,7 +73,8 @@ pub(super) async fn renew(
     lease_ms: i64,
     progress: Option<(f64, String)>,
 ) -> Result<Fenced> {
-    let (fraction, message) = progress.map_or((None, None), |(fraction, message)| (Some(fraction), Some(message)));
+    let (fraction, message) =
+        progress.map_or((None, None), |(fraction, message)| (Some(fraction), Some(message)));
     let extend = sql("UPDATE tasks SET lease_until = {now} + ?3, hint_at = {now},
              progress = coalesce(?4, progress), progress_message = coalesce(?5, progress_message)
          WHERE task_id = ?1 AND lease_epoch = ?2 AND state = 'processing'");
@@ -87,7 +95,9 @@ pub(super) async fn finish(
             let text = result.to_string();
             end(db, id, epoch, TaskEvent::Complete, Some(&text), None, jobs_queue, app_name).await
         }
-        Outcome::Failed(error) => end(db, id, epoch, TaskEvent::Fail, None, Some(error), jobs_queue, app_name).await,
+        Outcome::Failed(error) => {
+            end(db, id, epoch, TaskEvent::Fail, None, Some(error), jobs_queue, app_name).await
+        }
         Outcome::Retry { error, delay_ms } => retry(db, id, epoch, error, *delay_ms).await,
         Outcome::GiveBack(reason) => give_back(db, id, epoch, reason).await,
     }
@@ -106,7 +116,8 @@ async fn end(
     app_name: &str,
 ) -> Result<Fenced> {
     let Some(state) = TaskState::Processing.after(event) else { return Ok(Fenced::Stale) };
-    let update = sql("UPDATE tasks SET state = ?3, result = ?4, error = coalesce(?5, error), ended_at = {now},
+    let update =
+        sql("UPDATE tasks SET state = ?3, result = ?4, error = coalesce(?5, error), ended_at = {now},
              lease_until = 0, progress = CASE WHEN ?3 = 'completed' THEN 1 ELSE progress END
          WHERE task_id = ?1 AND lease_epoch = ?2 AND state IN ({from:Complete})
          RETURNING *");
@@ -125,8 +136,13 @@ async fn end(
              ended_at = CASE WHEN remaining = 1 THEN {now} END
          WHERE job_id = ?1 AND number = ?2 RETURNING remaining");
     let failed = i64::from(state == TaskState::Failed);
-    let left: i64 =
-        sqlx::query(count).bind(job_id).bind(task.stage).bind(failed).fetch_one(&mut *db).await?.try_get(0)?;
+    let left: i64 = sqlx::query(count)
+        .bind(job_id)
+        .bind(task.stage)
+        .bind(failed)
+        .fetch_one(&mut *db)
+        .await?
+        .try_get(0)?;
     sqlx::query("DELETE FROM journal WHERE task_id = ?").bind(id.as_str()).execute(&mut *db).await?;
     let kind = format!("task_{state}");
     let detail = error.map(ToString::to_string);
@@ -139,11 +155,19 @@ async fn end(
     Ok(Fenced::Accepted)
 }
 
-async fn retry(db: &mut SqliteConnection, id: &TaskId, epoch: i64, error: &ErrorInfo, delay: i64) -> Result<Fenced> {
-    let update = sql("UPDATE tasks SET state = 'pending_retry', error = ?3, not_before = {now} + ?4, lease_until = 0,
+async fn retry(
+    db: &mut SqliteConnection,
+    id: &TaskId,
+    epoch: i64,
+    error: &ErrorInfo,
+    delay: i64,
+) -> Result<Fenced> {
+    let update =
+        sql("UPDATE tasks SET state = 'pending_retry', error = ?3, not_before = {now} + ?4, lease_until = 0,
              hint_at = {now}
          WHERE task_id = ?1 AND lease_epoch = ?2 AND state IN ({from:Retry}) RETURNING *");
-    let query = sqlx::query(update).bind(id.as_str()).bind(epoch).bind(serde_json::to_string(error)?).bind(delay);
+    let query =
+        sqlx::query(update).bind(id.as_str()).bind(epoch).bind(serde_json::to_string(error)?).bind(delay);
     let Some(row) = query.fetch_optional(&mut *db).await? else { return Ok(Fenced::Stale) };
     let task = rows::task(&row)?;
     outbox::put_task(db, &task, None).await?;
@@ -153,7 +177,8 @@ async fn retry(db: &mut SqliteConnection, id: &TaskId, epoch: i64, error: &Error
 }
 
 async fn give_back(db: &mut SqliteConnection, id: &TaskId, epoch: i64, reason: &str) -> Result<Fenced> {
-    let update = sql("UPDATE tasks SET state = 'queued', attempt = attempt - 1, lease_until = 0, hint_at = {now}
+    let update =
+        sql("UPDATE tasks SET state = 'queued', attempt = attempt - 1, lease_until = 0, hint_at = {now}
          WHERE task_id = ?1 AND lease_epoch = ?2 AND state IN ({from:GiveBack}) RETURNING *");
     let Some(row) = sqlx::query(update).bind(id.as_str()).bind(epoch).fetch_optional(&mut *db).await? else {
         return Ok(Fenced::Stale);
@@ -184,8 +209,14 @@ pub(super) async fn journal(db: &mut SqliteConnection, id: &TaskId) -> Result<Ve
         .collect()
 }
 
-pub(super) async fn record(db: &mut SqliteConnection, id: &TaskId, epoch: i64, entry: &JournalEntry) -> Result<Fenced> {
-    let holder = "SELECT plugin_digest FROM tasks WHERE task_id = ? AND lease_epoch = ? AND state = 'processing'";
+pub(super) async fn record(
+    db: &mut SqliteConnection,
+    id: &TaskId,
+    epoch: i64,
+    entry: &JournalEntry,
+) -> Result<Fenced> {
+    let holder =
+        "SELECT plugin_digest FROM tasks WHERE task_id = ? AND lease_epoch = ? AND state = 'processing'";
     let Some(row) = sqlx::query(holder).bind(id.as_str()).bind(epoch).fetch_optional(&mut *db).await? else {
         return Ok(Fenced::Stale);
     };

@@ -15,7 +15,8 @@ type Result<T> = std::result::Result<T, StoreError>;
 
 pub(super) async fn submit(db: &mut SqliteConnection, new: &NewJob) -> Result<Submitted> {
     let key = idempotency_key(&new.job_type, &new.parameters);
-    let latest = "SELECT job_id, run_ordinal FROM jobs WHERE idempotency_key = ? ORDER BY run_ordinal DESC LIMIT 1";
+    let latest =
+        "SELECT job_id, run_ordinal FROM jobs WHERE idempotency_key = ? ORDER BY run_ordinal DESC LIMIT 1";
     let previous = sqlx::query(latest).bind(&key).fetch_optional(&mut *db).await?;
     let previous: Option<(String, u32)> =
         previous.map(|row| Ok::<_, StoreError>((row.try_get(0)?, row.try_get(1)?))).transpose()?;
@@ -24,7 +25,8 @@ pub(super) async fn submit(db: &mut SqliteConnection, new: &NewJob) -> Result<Su
     }
     let ordinal = previous.as_ref().map_or(1, |(_, ordinal)| ordinal + 1);
     let job_id = JobId::derive(&new.job_type, &new.parameters, ordinal);
-    let insert = sql("INSERT INTO jobs (job_id, job_type, parameters, idempotency_key, run_ordinal, previous_run,
+    let insert =
+        sql("INSERT INTO jobs (job_id, job_type, parameters, idempotency_key, run_ordinal, previous_run,
              correlation_id, plugin_digest, stages, state, hint_at, created_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', {now}, {now}) RETURNING *");
     let row = sqlx::query(insert)
@@ -88,14 +90,21 @@ pub(super) async fn plan_stage(db: &mut SqliteConnection, id: &JobId, plan: &Sta
          WHERE job_id = ?1 AND stage = ?2 - 1 AND state IN ({job_from:Processing})
            AND NOT EXISTS (SELECT 1 FROM stages WHERE job_id = ?1 AND number = ?2 - 1 AND remaining > 0)
          RETURNING *");
-    let Some(row) = sqlx::query(advance).bind(id.as_str()).bind(plan.number).fetch_optional(&mut *db).await? else {
+    let Some(row) = sqlx::query(advance).bind(id.as_str()).bind(plan.number).fetch_optional(&mut *db).await?
+    else {
         return Ok(false);
     };
     let job = rows::job(&row)?;
     let total = u32::try_from(plan.tasks.len()).map_err(|e| StoreError::Corrupt(e.to_string()))?;
     let insert = sql("INSERT INTO stages (job_id, number, name, total, remaining, created_at, ended_at)
          VALUES (?1, ?2, ?3, ?4, ?4, {now}, CASE WHEN ?4 = 0 THEN {now} END)");
-    sqlx::query(insert).bind(id.as_str()).bind(plan.number).bind(&plan.name).bind(total).execute(&mut *db).await?;
+    sqlx::query(insert)
+        .bind(id.as_str())
+        .bind(plan.number)
+        .bind(&plan.name)
+        .bind(total)
+        .execute(&mut *db)
+        .await?;
     for (position, task) in plan.tasks.iter().enumerate() {
         insert_task(db, &job, plan.number, position, task).await?;
     }
@@ -114,7 +123,8 @@ async fn insert_task(
     position: usize,
     task: &NewTask,
 ) -> Result<()> {
-    let insert = sql("INSERT INTO tasks (task_id, job_id, job_type, stage, position, unit, task_type, parameters,
+    let insert =
+        sql("INSERT INTO tasks (task_id, job_id, job_type, stage, position, unit, task_type, parameters,
              queue, route_reason, max_retries, timeout_seconds, state, hint_at, created_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', {now}, {now}) RETURNING *");
     let row = sqlx::query(insert)

@@ -14,8 +14,8 @@ pub use database::SqliteDatabase;
 
 use crate::error::StoreError;
 use crate::records::{
-    Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, Outcome, OutboxRow, Stage, StagePlan, Submitted,
-    Swept, Task, UnitResult,
+    Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, OutboxRow, Outcome, Stage, StagePlan,
+    Submitted, Swept, Task, UnitResult,
 };
 use crate::store::Store;
 
@@ -94,7 +94,13 @@ impl Store for SqliteStore {
         Ok(stages.iter().find(|row| row.number == stage).map_or(0, |row| row.total))
     }
 
-    async fn stage_results(&self, id: &JobId, stage: u32, offset: u32, limit: u32) -> Result<Vec<UnitResult>> {
+    async fn stage_results(
+        &self,
+        id: &JobId,
+        stage: u32,
+        offset: u32,
+        limit: u32,
+    ) -> Result<Vec<UnitResult>> {
         jobs::results(&mut *self.db.read().await?, id, stage, offset, limit).await
     }
 
@@ -105,7 +111,13 @@ impl Store for SqliteStore {
         Ok(claim)
     }
 
-    async fn renew(&self, id: &TaskId, epoch: i64, lease_ms: i64, progress: Option<(f64, String)>) -> Result<Fenced> {
+    async fn renew(
+        &self,
+        id: &TaskId,
+        epoch: i64,
+        lease_ms: i64,
+        progress: Option<(f64, String)>,
+    ) -> Result<Fenced> {
         let mut tx = self.db.write().await?;
         let fenced = attempts::renew(&mut tx, id, epoch, lease_ms, progress).await?;
         tx.commit().await?;

@@ -26,7 +26,8 @@ pub(super) async fn put(
     task: Option<&str>,
     not_before: i64,
 ) -> Result<()> {
-    const INSERT: &str = "INSERT INTO outbox (queue, body, job_id, task_id, not_before) VALUES (?, ?, ?, ?, ?)";
+    const INSERT: &str =
+        "INSERT INTO outbox (queue, body, job_id, task_id, not_before) VALUES (?, ?, ?, ?, ?)";
     sqlx::query(INSERT).bind(queue).bind(body).bind(job).bind(task).bind(not_before).execute(db).await?;
     Ok(())
 }
@@ -62,8 +63,13 @@ pub(super) async fn put_stage_complete(
     put(db, queue, &serde_json::to_string(&message)?, job.job_id.as_str(), None, 0).await
 }
 
-pub(super) async fn put_task(db: &mut SqliteConnection, task: &Task, correlation_id: Option<&str>) -> Result<()> {
-    let parameters = task.parameters.as_object().filter(|_| task.parameters.to_string().len() <= INLINE_PARAMETERS);
+pub(super) async fn put_task(
+    db: &mut SqliteConnection,
+    task: &Task,
+    correlation_id: Option<&str>,
+) -> Result<()> {
+    let parameters =
+        task.parameters.as_object().filter(|_| task.parameters.to_string().len() <= INLINE_PARAMETERS);
     let message = TaskMessage {
         task_id: task.task_id.clone(),
         parent_job_id: task.job_id.clone(),
@@ -132,14 +138,27 @@ async fn sweep_tasks(db: &mut SqliteConnection, quiet_ms: i64) -> Result<u64> {
         let task = rows::task(row)?;
         put_task(db, &task, None).await?;
         let (job, id) = (task.job_id.as_str(), task.task_id.as_str());
-        rows::event(db, job, Some(id), "task_hinted_again", Some(task.attempt), None, Some(task.state.as_str()))
-            .await?;
+        rows::event(
+            db,
+            job,
+            Some(id),
+            "task_hinted_again",
+            Some(task.attempt),
+            None,
+            Some(task.state.as_str()),
+        )
+        .await?;
     }
     Ok(found.len() as u64)
 }
 
 /// Jobs that nobody planned, and stages that are over and were not advanced.
-async fn sweep_jobs(db: &mut SqliteConnection, quiet_ms: i64, jobs_queue: &str, app_name: &str) -> Result<u64> {
+async fn sweep_jobs(
+    db: &mut SqliteConnection,
+    quiet_ms: i64,
+    jobs_queue: &str,
+    app_name: &str,
+) -> Result<u64> {
     let stuck = sql("UPDATE jobs SET hint_at = {now}
          WHERE job_id IN (SELECT j.job_id FROM jobs j
                  LEFT JOIN stages s ON s.job_id = j.job_id AND s.number = j.stage

@@ -43,7 +43,15 @@ pub(super) async fn event(
 ) -> Result<(), StoreError> {
     const INSERT: &str = "INSERT INTO events (job_id, task_id, at, kind, attempt, worker, detail)
          VALUES (?, ?, CAST(unixepoch('subsec') * 1000 AS INTEGER), ?, ?, ?, ?)";
-    sqlx::query(INSERT).bind(job).bind(task).bind(kind).bind(attempt).bind(worker).bind(detail).execute(db).await?;
+    sqlx::query(INSERT)
+        .bind(job)
+        .bind(task)
+        .bind(kind)
+        .bind(attempt)
+        .bind(worker)
+        .bind(detail)
+        .execute(db)
+        .await?;
     Ok(())
 }
 

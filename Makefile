@@ -1,0 +1,62 @@
+# The commands of the project. `make demo` and `make test` install what is missing and need nothing before them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+# Compiled dependencies are shared with other checkouts where the user keeps a cache for them.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/geoworker
+ifneq ($(wildcard $(CACHE)/target),)
+export CARGO_TARGET_DIR := $(CACHE)/target
+else
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+endif
+VENV := $(CURDIR)/.venv
+
+.PHONY: help setup plugins build demo test test-rust test-referee check lint docs bench clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## Install what is missing (Debian; elsewhere it names the packages)
+	@tools/install-needs
+
+plugins: setup ## Build the WebAssembly guests into plugins/dist
+	@tools/build-plugins
+
+build: plugins ## Build the optimised binary into bin/geoworker
+	cargo build --release --locked -p geoworker
+	@mkdir -p bin && cp $(CARGO_TARGET_DIR)/release/geoworker bin/geoworker.new && mv bin/geoworker.new bin/geoworker
+
+demo: build ## The main job on a real raster, embedded default
+	@tools/demo
+
+test: test-rust test-referee ## All tests
+
+test-rust: plugins
+	cargo test --release --locked --workspace
+	@tools/test-plugins
+
+test-referee: build $(VENV)/ready
+	$(VENV)/bin/python -m pytest -q -c tests/referee/pytest.ini -rs tests/referee
+
+$(VENV)/ready: tests/referee/requirements.txt
+	python3 -m venv --clear $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+check: lint docs test ## What continuous integration runs
+
+lint: setup
+	cargo fmt --check
+	cd plugins && cargo fmt --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+docs: setup
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items
+
+bench: build ## Plugins, throughput, and the encoder beside gdal_translate
+	bin/geoworker bench
+	@python3 tests/bench/cog.py
+
+clean: ## Remove what was built
+	rm -rf bin plugins/dist plugins/dist-hostile plugins/target $(VENV) .geoworker
