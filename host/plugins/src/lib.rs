@@ -1,6 +1,6 @@
 //! The plugin host: loads WebAssembly components, bounds them, and lets them ask for journaled operations.
 //!
-//! [`Registry`] holds what was loaded, [`load`] is the pipeline with an outcome for each file, [`Limits`] bounds
+//! [`Registry`] holds what was loaded, [`load_file`] is the pipeline with an outcome for each file, [`Limits`] bounds
 //! every call, and [`HostServices`] is what a guest's requests end at.
 
 mod bindings;

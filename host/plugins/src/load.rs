@@ -115,7 +115,12 @@ pub async fn load_file(
     report.load_ms = started.elapsed().as_secs_f64() * 1000.0;
     match &report.error {
         None => {
-            tracing::info!(plugin = report.file, digest = report.digest, ms = report.load_ms, "plugin loaded")
+            tracing::info!(
+                plugin = report.file,
+                digest = report.digest,
+                ms = report.load_ms,
+                "plugin loaded"
+            );
         }
         Some(error) => {
             tracing::error!(plugin = report.file, stage = ?report.stage, code = error.code, "plugin failed to load: {}", error.message);

@@ -2,6 +2,8 @@
 //!
 //! The guests come from `tools/build-plugins`, which `make test` runs first.
 
+#![expect(clippy::expect_used, reason = "helpers of tests fail by panicking")]
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

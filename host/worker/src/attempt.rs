@@ -227,7 +227,7 @@ fn report(outcome: &Outcome, written: Option<Fenced>, elapsed: Duration) {
     match outcome {
         Outcome::Completed(_) => tracing::info!(duration_ms, "task completed"),
         Outcome::Failed(error) => {
-            tracing::error!(duration_ms, code = error.code, "task failed: {}", error.message)
+            tracing::error!(duration_ms, code = error.code, "task failed: {}", error.message);
         }
         Outcome::Retry { error, delay_ms } => {
             tracing::warn!(

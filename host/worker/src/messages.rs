@@ -72,10 +72,10 @@ impl Platform {
         match settled {
             Ok(()) => {}
             Err(QueueError::LockLost) => {
-                tracing::debug!(queue, "the message's lock was lost before it was settled")
+                tracing::debug!(queue, "the message's lock was lost before it was settled");
             }
             Err(error) => {
-                tracing::warn!(queue, %error, "the message could not be settled; it will come again")
+                tracing::warn!(queue, %error, "the message could not be settled; it will come again");
             }
         }
     }

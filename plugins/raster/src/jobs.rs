@@ -1,6 +1,6 @@
 //! `validate_raster_job` and `process_raster`.
 
-use geoworker_sdk::serde_json::{self, Map, Value, json};
+use geoworker_sdk::serde_json::{Map, Value, json};
 use geoworker_sdk::{
     BlobRef, Failure, Finding, Job, JobType, JobTypeInfo, Planned, StageInfo, params, results,
 };
@@ -166,8 +166,8 @@ fn extract(job: &Job, validation: &Value, encoded: &Value) -> Planned {
 
 /// The result of the one task of a stage.
 fn output(stage: u32) -> Result<Value, Failure> {
-    let page = results::page(stage, 0, 1);
-    let text = page.into_iter().next().and_then(|unit| unit.output);
-    let parsed = text.and_then(|text| serde_json::from_str(&text).ok());
-    parsed.ok_or_else(|| Failure::permanent("STAGE_FAILED", format!("stage {stage} has no result")))
+    let text = results::page(stage, 0, 1).into_iter().next().and_then(|unit| unit.output);
+    let text =
+        text.ok_or_else(|| Failure::permanent("STAGE_FAILED", format!("stage {stage} has no result")))?;
+    params::parse_text("the result of a stage", &text)
 }

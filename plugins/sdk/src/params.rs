@@ -38,3 +38,13 @@ pub fn parse<T: serde::de::DeserializeOwned>(what: &str, value: Value) -> Result
         Failure::permanent("PLUGIN_OUTPUT_INVALID", format!("{what} cannot be read: {error}"))
     })
 }
+
+/// The JSON text that a task of an earlier stage answered.
+///
+/// # Errors
+/// `PLUGIN_OUTPUT_INVALID` where it is not JSON of the wanted shape.
+pub fn parse_text<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, Failure> {
+    serde_json::from_str(text).map_err(|error| {
+        Failure::permanent("PLUGIN_OUTPUT_INVALID", format!("{what} cannot be read: {error}"))
+    })
+}
