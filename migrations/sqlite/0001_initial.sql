@@ -12,6 +12,7 @@ CREATE TABLE jobs (
     stages          TEXT NOT NULL,
     state           TEXT NOT NULL,
     stage           INTEGER NOT NULL DEFAULT 0,
+    cancelling      INTEGER NOT NULL DEFAULT 0,
     result          TEXT,
     error           TEXT,
     hint_at         INTEGER NOT NULL,

@@ -19,6 +19,7 @@ class Geoworker:
         self.folder = folder
         self.data = folder / "data"
         plain = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        self.servers = []
         self.environment = plain | {"GEOWORKER_PLUGINS": str(ROOT / "plugins/dist")} | environment
 
     def command(self, *arguments):
@@ -59,17 +60,33 @@ class Geoworker:
         return sorted(str(f.relative_to(self.zone("silver"))) for f in files if f.is_file() and ".staging" not in f.parts)
 
     def serve(self, log=None):
-        return subprocess.Popen(
+        server = subprocess.Popen(
             self.command("serve"), env=self.environment, cwd=self.folder,
             stdout=subprocess.DEVNULL, stderr=open(log or self.folder / "server.log", "a"),
         )
+        self.servers.append(server)
+        return server
 
-
-@pytest.fixture
-def geoworker(tmp_path):
-    return Geoworker(tmp_path)
+    def stop(self):
+        """Kills what a failed test left running."""
+        for server in self.servers:
+            server.kill()
+            server.wait()
 
 
 @pytest.fixture
 def make_geoworker(tmp_path):
-    return lambda **environment: Geoworker(tmp_path, **environment)
+    made = []
+
+    def make(**environment):
+        made.append(Geoworker(tmp_path, **environment))
+        return made[-1]
+
+    yield make
+    for geoworker in made:
+        geoworker.stop()
+
+
+@pytest.fixture
+def geoworker(make_geoworker):
+    return make_geoworker()

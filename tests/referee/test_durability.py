@@ -36,7 +36,7 @@ def submit_slow(geoworker, slow):
     return geoworker.json("submit", "process_raster", *source)["job_id"]
 
 
-def until(condition, seconds=90):
+def until(condition, seconds=45):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = condition()
@@ -54,7 +54,14 @@ def task(geoworker, job, task_type):
 def encoding(geoworker):
     """The native process that writes into the silver zone's staging folder."""
     staging = geoworker.zone("silver") / ".staging"
-    return staging.is_dir() and any(file.stat().st_size > 100_000 for file in staging.iterdir())
+    return any(size(file) > 100_000 for file in staging.rglob("*"))
+
+
+def size(file):
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except FileNotFoundError:
+        return 0
 
 
 def ended(geoworker, job):
@@ -184,6 +191,35 @@ def test_the_same_job_twice_is_one_run(geoworker):
     assert geoworker.json("run", "hello_world")["job_id"] == first["job_id"]
     forced = geoworker.json("run", "hello_world", "--force")
     assert (forced["run_ordinal"], forced["previous_run"]) == (2, first["job_id"])
+
+
+def test_cancel_stops_a_running_job_and_publishes_nothing(make_geoworker, slow):
+    geoworker = make_geoworker(**FAST)
+    server = geoworker.serve()
+    job = submit_slow(geoworker, slow)
+    until(lambda: encoding(geoworker))
+    started = time.monotonic()
+    geoworker.json("jobs", "cancel", job[:12])
+    shown = until(lambda: ended(geoworker, job), 20)
+    assert time.monotonic() - started < 10
+    assert shown["state"] == "cancelled"
+    assert [task["state"] for task in shown["tasks"]] == ["completed", "cancelled"]
+    assert geoworker.json("jobs", "cancel", job, code=2)["error"]["code"] == "JOB_OVER"
+    assert geoworker.json("run", "hello_world")["state"] == "completed", "other work goes on"
+    server.terminate()
+    assert server.wait(60) == 0
+    assert geoworker.published() == []
+    assert list((geoworker.zone("silver") / ".staging").iterdir()) == []
+
+
+def test_a_job_that_waits_can_be_cancelled_without_a_server(geoworker):
+    job = geoworker.json("submit", "hello_world", "--param", "n=50")["job_id"]
+    geoworker.json("jobs", "cancel", job)
+    assert geoworker.json("run", "hello_world", "--param", "n=1")["state"] == "completed"
+    server = geoworker.serve()
+    assert until(lambda: ended(geoworker, job))["state"] == "cancelled"
+    server.terminate()
+    assert server.wait(30) == 0
 
 
 def test_ctrl_c_leaves_no_half_file(geoworker, slow):

@@ -35,13 +35,31 @@ pub struct FolderZones {
     zones: BTreeMap<String, (PathBuf, Dir)>,
 }
 
-/// A file in its zone's staging folder: on the right disk, and invisible until [`FolderZones::publish`].
+/// A file in a staging folder of its own: on the right disk, and invisible until [`FolderZones::publish`]. What is
+/// dropped unpublished is removed, with whatever was written beside it.
 #[derive(Debug)]
 pub struct Staged {
     /// Where a native process writes it.
     pub path: PathBuf,
+    folder: Dir,
     target: BlobRef,
     name: String,
+}
+
+/// Name of the file within its staging folder.
+const STAGED_FILE: &str = "blob";
+
+impl Staged {
+    fn hidden(&self) -> String {
+        format!("{STAGING}/{}/{STAGED_FILE}", self.name)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // What cannot be removed now is swept at the next start.
+        let _ = self.folder.remove_dir_all(format!("{STAGING}/{}", self.name));
+    }
 }
 
 impl FolderZones {
@@ -143,13 +161,14 @@ impl FolderZones {
     /// Prepares a file that will become `target`.
     ///
     /// # Errors
-    /// When the name is not valid.
+    /// When the name is not valid, or the staging folder cannot be created.
     pub fn stage(&self, target: &BlobRef) -> Result<Staged, BlobError> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
-        self.checked(target)?;
+        let folder = self.checked(target)?.try_clone()?;
         let name = format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        let path = self.zone(&target.zone)?.0.join(STAGING).join(&name);
-        Ok(Staged { path, target: target.clone(), name })
+        folder.create_dir(format!("{STAGING}/{name}"))?;
+        let path = self.zone(&target.zone)?.0.join(STAGING).join(&name).join(STAGED_FILE);
+        Ok(Staged { path, folder, target: target.clone(), name })
     }
 
     /// Makes a staged file visible under its name, replacing what was there. Synchronised to disk first.
@@ -158,20 +177,8 @@ impl FolderZones {
     /// When the file is not there or cannot be renamed; it is removed then.
     pub fn publish(&self, staged: Staged) -> Result<BlobFacts, BlobError> {
         let dir = self.checked(&staged.target)?;
-        let hidden = format!("{STAGING}/{}", staged.name);
-        let result = publish(dir, &hidden, &staged.target.path());
-        if result.is_err() {
-            discard(dir, &hidden);
-        }
-        result?;
+        publish(dir, &staged.hidden(), &staged.target.path())?;
         self.stat(&staged.target)
-    }
-
-    /// Removes a staged file.
-    pub fn discard(&self, staged: &Staged) {
-        if let Ok((_, dir)) = self.zone(&staged.target.zone) {
-            discard(dir, &format!("{STAGING}/{}", staged.name));
-        }
     }
 
     /// Writes a blob atomically.
@@ -180,15 +187,9 @@ impl FolderZones {
     /// When the name is not valid or the content cannot be read or written.
     pub fn write(&self, target: &BlobRef, content: &mut dyn Read) -> Result<BlobFacts, BlobError> {
         let staged = self.stage(target)?;
-        let (_, dir) = self.zone(&target.zone)?;
-        let written = dir.create(format!("{STAGING}/{}", staged.name)).and_then(|mut file| {
-            io::copy(content, &mut file)?;
-            file.flush()
-        });
-        if let Err(error) = written {
-            self.discard(&staged);
-            return Err(error.into());
-        }
+        let mut file = staged.folder.create(staged.hidden())?;
+        io::copy(content, &mut file)?;
+        file.flush()?;
         self.publish(staged)
     }
 
@@ -198,7 +199,7 @@ impl FolderZones {
             let Ok(entries) = dir.read_dir(STAGING) else { continue };
             for entry in entries.flatten() {
                 // What cannot be removed now is found again at the next start.
-                let _ = entry.remove_file();
+                let _ = dir.remove_dir_all(Path::new(STAGING).join(entry.file_name()));
             }
         }
     }
@@ -221,11 +222,6 @@ fn publish(dir: &Dir, hidden: &str, visible: &str) -> Result<(), BlobError> {
     }
     dir.rename(hidden, dir, visible)?;
     Ok(())
-}
-
-fn discard(dir: &Dir, hidden: &str) {
-    // A file that is not there needs no removal, and one that stays is swept at the next start.
-    let _ = dir.remove_file(hidden);
 }
 
 fn walk(dir: &Dir, prefix: &str, names: &mut Vec<String>) -> Result<(), BlobError> {

@@ -139,6 +139,11 @@ pub(crate) enum JobsCommand {
         #[arg(long)]
         events: bool,
     },
+    /// Cancel one job: waiting tasks end at once, running ones are stopped.
+    Cancel {
+        /// Id of the job, or its first digits.
+        job: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -31,6 +31,7 @@ codes! {
     JOB_TYPE_UNKNOWN: "No loaded plugin offers this job type.", "`geoworker plugin list` shows the job types and any plugin that failed to load.";
     TASK_TYPE_UNKNOWN: "No loaded plugin offers this task type.", "`geoworker plugin list` shows the task types. Tasks of a missing type wait until it is there.";
     JOB_NOT_FOUND: "There is no job with this id.", "`geoworker jobs` lists jobs; the first digits of an id are enough when they are unique.";
+    JOB_OVER: "The job has ended; a final state is never left.", "Submit it again with --force for a new run.";
     PARAM_INVALID: "A parameter is unknown, missing, of the wrong type or out of range.", "`geoworker plugin inspect TYPE` prints the parameters with their types and limits.";
     PARAM_INCOMPATIBLE: "Parameters contradict each other or the raster's type.", "Choose one of the alternatives that the message names.";
     BLOB_NOT_FOUND: "The blob does not exist.", "`geoworker blobs list ZONE` shows what is there; `geoworker blobs put` adds a file.";

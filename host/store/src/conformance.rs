@@ -9,7 +9,8 @@ use serde_json::json;
 
 use crate::SqliteDatabase;
 use crate::records::{
-    Claim, ClaimRequest, Fenced, JournalEntry, NewJob, NewTask, Outcome, StagePlan, Submitted, Swept, Task,
+    Claim, ClaimRequest, Fenced, JournalEntry, NewJob, NewTask, Outcome, Renewal, StagePlan, Submitted,
+    Swept, Task,
 };
 use crate::store::Store;
 
@@ -52,6 +53,7 @@ pub async fn run(store: &dyn Store, clock: &dyn Clock) {
     empty_stages_complete_at_once(store).await;
     the_sweeper_drives_forward(store, clock).await;
     results_are_in_planned_order(store).await;
+    a_cancelled_job_ends_its_tasks_first(store, clock).await;
 }
 
 /// Exactly one of many concurrent claims wins, across two openers of the same data.
@@ -195,10 +197,10 @@ async fn stale_attempts_change_nothing(store: &dyn Store, clock: &dyn Clock) {
         assert_eq!(finish(store, &first, outcome).await, Fenced::Stale);
     }
     let renewed = store.renew(&tasks[0], first.lease_epoch, LEASE_MS, None).await.expect("answers");
-    assert_eq!(renewed, Fenced::Stale);
+    assert_eq!(renewed, Renewal::Stale);
     let progress = Some((0.5, "half".to_owned()));
     let renewed = store.renew(&tasks[0], second.lease_epoch, LEASE_MS, progress).await.expect("answers");
-    assert_eq!(renewed, Fenced::Accepted);
+    assert_eq!(renewed, Renewal::Held);
     let row = store.task(&tasks[0]).await.expect("reads").expect("is there");
     assert_eq!((row.progress, row.progress_message.as_deref()), (0.5, Some("half")));
     finish(store, &second, Outcome::Completed(json!({"by": "two"}))).await;
@@ -328,4 +330,32 @@ async fn results_are_in_planned_order(store: &dyn Store) {
     let units: Vec<&str> = page.iter().map(|result| result.unit.as_str()).collect();
     assert_eq!(units, ["unit-9", "unit-10", "unit-11"]);
     assert_eq!(page[2].output.as_deref(), Some(r#"{"n":11}"#));
+}
+
+/// B9: waiting tasks end at once, a running one when its worker sees it, a lost one when the sweeper does.
+async fn a_cancelled_job_ends_its_tasks_first(store: &dyn Store, clock: &dyn Clock) {
+    let tasks = planned(store, "cancel", 3).await;
+    let lost = claimed(store, &tasks[1], "dead").await;
+    clock.skip(LEASE_MS / 2).await;
+    let running = claimed(store, &tasks[0], "w").await;
+    let job = &running.job_id;
+    assert!(store.cancel_job(job, JOBS, "app").await.expect("cancels"));
+    assert!(drain(store).await.is_empty(), "tasks are still running");
+    assert!(!store.plan_stage(job, plan(job, 2, 1)).await.expect("is refused"));
+    assert!(matches!(store.claim(&tasks[2], request("w")).await, Ok(Claim::Over)));
+    clock.skip(LEASE_MS / 2 + 1).await;
+    assert_eq!(store.sweep(LEASE_MS, JOBS, "app").await.expect("sweeps").cancelled, 1, "the lost one");
+    let renewed = store.renew(&tasks[0], running.lease_epoch, LEASE_MS, None).await.expect("answers");
+    assert_eq!(renewed, Renewal::Cancelling);
+    drain(store).await;
+    assert_eq!(finish(store, &running, Outcome::Cancelled).await, Fenced::Accepted);
+    assert!(
+        drain(store).await.iter().any(|body| body.contains("stage_complete") && body.contains(job.as_str()))
+    );
+    assert_eq!(finish(store, &lost, Outcome::Completed(json!({}))).await, Fenced::Stale);
+    assert!(store.end_job(job, 1, JobState::Cancelled, None, None).await.expect("ends"));
+    assert!(!store.cancel_job(job, JOBS, "app").await.expect("is over"));
+    let states: Vec<TaskState> =
+        store.tasks(job, 10).await.expect("lists").into_iter().map(|task| task.state).collect();
+    assert_eq!(states, [TaskState::Cancelled; 3]);
 }

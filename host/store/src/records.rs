@@ -56,6 +56,8 @@ pub struct Job {
     pub state: JobState,
     /// The stage that runs or ran last; 0 before the first.
     pub stage: u32,
+    /// Somebody asked for its end; running tasks are being interrupted.
+    pub cancelling: bool,
     /// Result of a finished job.
     pub result: Option<Value>,
     /// Why it failed.
@@ -220,6 +222,8 @@ pub enum Outcome {
     },
     /// It was not finished: the attempt does not count.
     GiveBack(String),
+    /// Its job was cancelled.
+    Cancelled,
 }
 
 /// Whether a write of an attempt was accepted.
@@ -228,6 +232,17 @@ pub enum Fenced {
     /// The lease was held.
     Accepted,
     /// The lease was lost: nothing was changed.
+    Stale,
+}
+
+/// Answer to a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// The lease holds.
+    Held,
+    /// The lease holds, and the job is being cancelled: stop the work and say so.
+    Cancelling,
+    /// The lease was lost.
     Stale,
 }
 
@@ -296,4 +311,6 @@ pub struct Swept {
     pub tasks: u64,
     /// Hints sent again for jobs and stages.
     pub jobs: u64,
+    /// Tasks of cancelled jobs that were ended because nobody runs them.
+    pub cancelled: u64,
 }

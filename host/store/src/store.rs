@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::error::StoreError;
 use crate::records::{
-    Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, OutboxRow, Outcome, Stage, StagePlan,
-    Submitted, Swept, Task, UnitResult,
+    Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, OutboxRow, Outcome, Renewal, Stage,
+    StagePlan, Submitted, Swept, Task, UnitResult,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -42,6 +42,9 @@ pub trait Store: Send + Sync {
         result: Option<Value>,
         error: Option<ErrorInfo>,
     ) -> Result<bool>;
+    /// Asks for a job's end: waiting tasks end at once, running ones when their workers see it. False where the
+    /// job is over. `jobs_queue` takes the message that lets the job end.
+    async fn cancel_job(&self, id: &JobId, jobs_queue: &str, app_name: &str) -> Result<bool>;
     /// Tasks of a stage.
     async fn stage_size(&self, id: &JobId, stage: u32) -> Result<u32>;
     /// How tasks of a stage ended, in planned order.
@@ -57,7 +60,7 @@ pub trait Store: Send + Sync {
         epoch: i64,
         lease_ms: i64,
         progress: Option<(f64, String)>,
-    ) -> Result<Fenced>;
+    ) -> Result<Renewal>;
     /// Ends an attempt. The one that ends the last task of a stage signals `stage_complete` on `jobs_queue`.
     async fn finish(
         &self,

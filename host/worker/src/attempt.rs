@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::core::rfc3339;
-use crate::keeper::{Progress, keep};
+use crate::keeper::{Progress, Stops, keep};
 use crate::messages::Settlement;
 use crate::operations::TaskServices;
 use crate::platform::Platform;
@@ -22,6 +22,8 @@ use crate::supervisor::Native;
 
 /// How long a task whose plugin is missing waits before it is looked at again.
 const MISSING_PLUGIN_WAIT: Duration = Duration::from_secs(30);
+/// How long an attempt that must end may take to end by itself.
+const ENDING: Duration = Duration::from_secs(3);
 /// Tries to write an outcome; the keeper holds the lease meanwhile.
 const FINISH_TRIES: u32 = 30;
 /// Between those tries.
@@ -83,20 +85,14 @@ async fn run(
 ) -> Settlement {
     let started = Instant::now();
     let progress: Progress = Arc::new(Mutex::new(None));
-    let over = interrupt.child_token();
-    let done = CancellationToken::new();
-    let keeper = keep(
-        platform.clone(),
-        task.clone(),
-        message.receipt.clone(),
-        Arc::clone(&progress),
-        over.clone(),
-        done.clone(),
-    );
+    let stops = Stops::new(interrupt);
+    let keeper =
+        keep(platform.clone(), task.clone(), message.receipt.clone(), Arc::clone(&progress), stops.clone());
     let keeper = tokio::spawn(keeper.in_current_span());
-    let outcome = attempt(platform, plugin, info, &task, job, progress, &over, started).await;
-    let written = write_outcome(platform, &task, &outcome, &over).await;
-    done.cancel();
+    let outcome = attempt(platform, plugin, info, &task, job, progress, &stops.over, started).await;
+    let outcome = if stops.cancelled.is_cancelled() { Outcome::Cancelled } else { outcome };
+    let written = write_outcome(platform, &task, &outcome, &stops).await;
+    stops.done.cancel();
     // The keeper only waits and renews; its end has nothing to tell.
     let _ = keeper.await;
     platform.outbox_written.notify_one();
@@ -152,8 +148,12 @@ async fn attempt(
     let limit = Duration::from_secs(u64::from(task.timeout_seconds));
     let handled = tokio::select! {
         handled = plugin.handle(info, &context, Box::new(services), journal) => handled,
-        () = over.cancelled() => Err(PluginError::Stopped("the worker shuts down or lost the lease".into())),
-        () = tokio::time::sleep(limit) => {
+        // Operations end by themselves when the attempt is over or out of time, and clean up behind them. Only a
+        // guest that does not ask for any is cut off here.
+        () = async { over.cancelled().await; tokio::time::sleep(ENDING).await } => {
+            Err(PluginError::Stopped("the attempt is over".into()))
+        }
+        () = tokio::time::sleep(limit + ENDING) => {
             let message = format!("the attempt took longer than {} s", limit.as_secs());
             Err(PluginError::Failed(ErrorInfo::transient(codes::TIMEOUT, message)))
         }
@@ -197,12 +197,7 @@ fn context(task: &Task, job: &Job) -> TaskContext {
 }
 
 /// Writes the outcome, trying again while the database does not answer; none where it never did.
-async fn write_outcome(
-    platform: &Platform,
-    task: &Task,
-    outcome: &Outcome,
-    over: &CancellationToken,
-) -> Option<Fenced> {
+async fn write_outcome(platform: &Platform, task: &Task, outcome: &Outcome, stops: &Stops) -> Option<Fenced> {
     for _ in 0..FINISH_TRIES {
         let jobs = platform.jobs_queue();
         let app = &platform.settings.app_name;
@@ -210,7 +205,7 @@ async fn write_outcome(
             Ok(fenced) => return Some(fenced),
             Err(error) => tracing::warn!(%error, "the outcome cannot be written; trying again"),
         }
-        if over.is_cancelled() {
+        if stops.over.is_cancelled() && !stops.cancelled.is_cancelled() {
             return None;
         }
         tokio::time::sleep(FINISH_PAUSE).await;
@@ -238,6 +233,7 @@ fn report(outcome: &Outcome, written: Option<Fenced>, elapsed: Duration) {
                 error.message
             );
         }
+        Outcome::Cancelled => tracing::info!(duration_ms, "task cancelled"),
         Outcome::GiveBack(reason) => tracing::warn!(duration_ms, "task given back: {reason}"),
     }
 }

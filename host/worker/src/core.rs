@@ -33,10 +33,10 @@ impl Platform {
         if job.state.is_final() || job.stage != finished {
             return Ok(());
         }
-        let step = match self.next(&job).await? {
-            Some(step) => step,
-            None => return Ok(()),
-        };
+        if job.cancelling {
+            return self.end(&job, JobState::Cancelled, None, None).await;
+        }
+        let Some(step) = self.next(&job).await? else { return Ok(()) };
         let result = match step {
             NextStep::Plan(stage) => self.plan(&job, stage).await,
             NextStep::Finalize(state) => self.finalize(&job, state).await,

@@ -1,50 +1,78 @@
 //! The lease keeper: independent of the work, it renews the row and the broker's lock, and ends the work when the
-//! lease is lost.
+//! lease is lost or the job is cancelled.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use geoworker_queue::Receipt;
-use geoworker_store::records::{Fenced, Task};
+use geoworker_store::records::{Renewal, Task};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::platform::Platform;
 
+/// How often progress goes out and a cancel comes in.
+const BEAT: Duration = Duration::from_secs(1);
+
 /// Latest progress of an attempt, written by the work, read by the keeper.
 pub(crate) type Progress = Arc<Mutex<Option<(f64, String)>>>;
 
-/// Renews until `done`; cancels `lost` when the lease is gone, or cannot be renewed for as long as it holds.
-pub(crate) async fn keep(
-    platform: Platform,
-    task: Task,
-    receipt: Receipt,
-    progress: Progress,
-    lost: CancellationToken,
-    done: CancellationToken,
-) {
+/// How an attempt can be ended from outside.
+#[derive(Debug, Clone)]
+pub(crate) struct Stops {
+    /// The attempt must end, for whatever reason.
+    pub(crate) over: CancellationToken,
+    /// The reason is that its job was cancelled.
+    pub(crate) cancelled: CancellationToken,
+    /// The attempt has ended; the keeper may go.
+    pub(crate) done: CancellationToken,
+}
+
+impl Stops {
+    /// `interrupt` is the worker's own shutdown.
+    pub(crate) fn new(interrupt: &CancellationToken) -> Self {
+        let over = interrupt.child_token();
+        Self { over, cancelled: CancellationToken::new(), done: CancellationToken::new() }
+    }
+}
+
+/// Renews until the attempt has ended; ends it when the lease is gone, when it could not be renewed for as long as
+/// it holds, or when the job is cancelled.
+pub(crate) async fn keep(platform: Platform, task: Task, receipt: Receipt, progress: Progress, stops: Stops) {
     let settings = Arc::clone(&platform.settings);
+    let beat = BEAT.min(settings.renew);
     let mut held_until = Instant::now() + settings.lease;
+    let mut lock_due = Instant::now() + settings.renew;
     loop {
         tokio::select! {
-            () = done.cancelled() => return,
-            () = tokio::time::sleep(settings.renew) => {}
+            () = stops.done.cancelled() => return,
+            () = tokio::time::sleep(beat) => {}
         }
         let latest = progress.lock().ok().and_then(|mut latest| latest.take());
+        let asked_at = Instant::now();
         match platform.store.renew(&task.task_id, task.lease_epoch, settings.lease_ms(), latest).await {
-            Ok(Fenced::Accepted) => held_until = Instant::now() + settings.lease,
-            Ok(Fenced::Stale) => {
+            Ok(Renewal::Held) => held_until = asked_at + settings.lease,
+            Ok(Renewal::Cancelling) => {
+                held_until = asked_at + settings.lease;
+                stops.cancelled.cancel();
+                stops.over.cancel();
+            }
+            Ok(Renewal::Stale) => {
                 tracing::warn!("the lease was lost; the attempt is abandoned");
-                return lost.cancel();
+                return stops.over.cancel();
             }
             Err(error) if Instant::now() >= held_until => {
                 tracing::warn!(%error, "the lease ran out while the database did not answer");
-                return lost.cancel();
+                return stops.over.cancel();
             }
             Err(error) => tracing::warn!(%error, "the lease could not be renewed; trying again"),
         }
-        // Losing the lock is survivable: the message may be delivered again, and the claim then says no.
-        if let Err(error) = platform.queue.renew(&task.queue, &receipt).await {
-            tracing::debug!(%error, "the message's lock could not be renewed");
+        if Instant::now() >= lock_due {
+            lock_due = Instant::now() + settings.renew;
+            // Losing the lock is survivable: the message may be delivered again, and the claim then says no.
+            if let Err(error) = platform.queue.renew(&task.queue, &receipt).await {
+                tracing::debug!(%error, "the message's lock could not be renewed");
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use geoworker_machine::{ErrorInfo, codes};
 use geoworker_plugins::{HostServices, JournaledOperation, OperationError, UnitResult};
 use geoworker_raster::model::CogOptions;
 use geoworker_raster::native::Operation;
-use geoworker_store::records::{Fenced, JournalEntry, Task};
+use geoworker_store::records::{Fenced, JournalEntry, Renewal, Task};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -144,14 +144,7 @@ impl TaskServices {
     async fn produce(&self, request: &Value, operation: impl FnOnce(PathBuf) -> Operation) -> Answer {
         let target: BlobRef = part(request, "target")?;
         let staged = self.platform.zones.stage(&target).map_err(blob_failure)?;
-        let answer = self.native(operation(staged.path.clone())).await;
-        let mut answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.platform.zones.discard(&staged);
-                return Err(error);
-            }
-        };
+        let mut answer = self.native(operation(staged.path.clone())).await?;
         self.publish(staged).await?;
         answer["target"] = json!(target);
         Ok(answer)
@@ -159,10 +152,7 @@ impl TaskServices {
 
     /// B2: a stale worker cannot publish.
     async fn publish(&self, staged: Staged) -> Result<BlobFacts, OperationError> {
-        if let Err(error) = self.still_held().await {
-            self.platform.zones.discard(&staged);
-            return Err(error);
-        }
+        self.still_held().await?;
         let zones = Arc::clone(&self.platform.zones);
         blocking(move || zones.publish(staged)).await
     }
@@ -170,7 +160,7 @@ impl TaskServices {
     async fn still_held(&self) -> Result<(), OperationError> {
         let (task, lease) = (&self.task, self.platform.settings.lease_ms());
         match self.platform.store.renew(&task.task_id, task.lease_epoch, lease, None).await {
-            Ok(Fenced::Accepted) if !self.over.is_cancelled() => Ok(()),
+            Ok(Renewal::Held) if !self.over.is_cancelled() => Ok(()),
             Ok(_) => Err(aborted()),
             Err(error) => Err(OperationError::Aborted(error.to_string())),
         }

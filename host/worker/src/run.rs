@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use geoworker_machine::ErrorInfo;
 use geoworker_queue::ReceivedMessage;
+use geoworker_store::records::Swept;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -160,8 +161,13 @@ async fn sweep(platform: Platform, ended: CancellationToken) {
             () = tokio::time::sleep(platform.settings.sweep) => {}
         }
         match platform.store.sweep(quiet, platform.jobs_queue(), &platform.settings.app_name).await {
-            Ok(swept) if swept.tasks + swept.jobs > 0 => {
-                tracing::info!(tasks = swept.tasks, jobs = swept.jobs, "hints were sent again");
+            Ok(swept) if swept != Swept::default() => {
+                tracing::info!(
+                    tasks = swept.tasks,
+                    jobs = swept.jobs,
+                    cancelled = swept.cancelled,
+                    "the sweeper drove work forward"
+                );
                 platform.outbox_written.notify_one();
             }
             Ok(_) => {}

@@ -2,7 +2,7 @@
 
 use geoworker_blobs::{BlobError, BlobRef};
 use geoworker_machine::routing::ROUTE_FLAG;
-use geoworker_machine::{ErrorInfo, RetryClass, codes};
+use geoworker_machine::{ErrorInfo, JobId, RetryClass, codes};
 use geoworker_plugins::{Finding, PluginError};
 use geoworker_store::records::{NewJob, Submitted};
 use serde_json::{Map, Value};
@@ -66,6 +66,20 @@ impl Platform {
         let submitted = self.store.submit(job).await.map_err(|error| error.info())?;
         self.outbox_written.notify_one();
         Ok(submitted)
+    }
+
+    /// Asks for a job's end. Its running tasks stop within seconds; outputs that are published stay.
+    ///
+    /// # Errors
+    /// `JOB_OVER` where it has ended, or a failure of the store.
+    pub async fn cancel(&self, job: &JobId) -> Result<(), ErrorInfo> {
+        let asked = self.store.cancel_job(job, self.jobs_queue(), &self.settings.app_name).await;
+        if !asked.map_err(|error| error.info())? {
+            let message = format!("job {} is over; what is over stays as it is", job.short());
+            return Err(ErrorInfo::permanent(codes::JOB_OVER, message));
+        }
+        self.outbox_written.notify_one();
+        Ok(())
     }
 
     fn check_input(&self, blob: &BlobRef) -> Result<(), ErrorInfo> {

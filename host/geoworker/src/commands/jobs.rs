@@ -3,6 +3,7 @@
 use geoworker_machine::{ErrorInfo, codes};
 use geoworker_store::Store;
 use geoworker_store::records::{Event, Job, Stage};
+use geoworker_worker::Platform;
 use serde_json::json;
 
 use super::tasks;
@@ -22,9 +23,22 @@ pub(crate) async fn run(config: &Config, args: &JobsArgs, json: bool) -> Outcome
     match &args.command {
         None => list(store, args.limit, json).await?,
         Some(JobsCommand::Show { job, events }) => show(store, job, *events, json).await?,
+        Some(JobsCommand::Cancel { job }) => cancel(&context.platform, job, json).await?,
     }
     context.close().await;
     Ok(OK)
+}
+
+async fn cancel(platform: &Platform, prefix: &str, json: bool) -> Result<(), ErrorInfo> {
+    let job = find(&*platform.store, prefix).await?;
+    platform.cancel(&job.job_id).await?;
+    platform.relay_once().await?;
+    if json {
+        output::json(&json!({"job_id": job.job_id, "cancelling": true}));
+    } else {
+        output::line(&format!("job {} is being cancelled", job.job_id.short()));
+    }
+    Ok(())
 }
 
 /// The one job whose id begins with `prefix`.

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::outbox;
 use super::rows::{self, sql};
 use crate::error::StoreError;
-use crate::records::{Claim, ClaimRequest, Fenced, JournalEntry, Outcome, Task};
+use crate::records::{Claim, ClaimRequest, Fenced, JournalEntry, Outcome, Renewal, Task};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -29,7 +29,8 @@ pub(super) async fn claim(
              hint_at = {now}, started_at = coalesce(started_at, {now})
          WHERE task_id = ?1 AND state IN ({from:Claim}) AND not_before <= {now}
            AND (state <> 'processing' OR lease_until <= {now})
-           AND (SELECT ended_at FROM jobs WHERE jobs.job_id = tasks.job_id) IS NULL
+           AND EXISTS (SELECT 1 FROM jobs
+                 WHERE jobs.job_id = tasks.job_id AND ended_at IS NULL AND cancelling = 0)
          RETURNING *");
     let taken = sqlx::query(take)
         .bind(id.as_str())
@@ -50,7 +51,7 @@ pub(super) async fn claim(
 
 async fn why_not(db: &mut SqliteConnection, id: &TaskId) -> Result<Claim> {
     let select = sql("SELECT state, max(lease_until - {now}, 0) AS held, max(not_before - {now}, 0) AS wait,
-             (SELECT ended_at FROM jobs WHERE jobs.job_id = tasks.job_id) IS NOT NULL AS job_over
+             (SELECT ended_at IS NOT NULL OR cancelling FROM jobs WHERE jobs.job_id = tasks.job_id) AS job_over
          FROM tasks WHERE task_id = ?");
     let Some(row) = sqlx::query(select).bind(id.as_str()).fetch_optional(db).await? else {
         return Ok(Claim::Unknown);
@@ -72,14 +73,17 @@ pub(super) async fn renew(
     epoch: i64,
     lease_ms: i64,
     progress: Option<(f64, String)>,
-) -> Result<Fenced> {
+) -> Result<Renewal> {
     let (fraction, message) =
         progress.map_or((None, None), |(fraction, message)| (Some(fraction), Some(message)));
     let extend = sql("UPDATE tasks SET lease_until = {now} + ?3, hint_at = {now},
              progress = coalesce(?4, progress), progress_message = coalesce(?5, progress_message)
-         WHERE task_id = ?1 AND lease_epoch = ?2 AND state = 'processing'");
+         WHERE task_id = ?1 AND lease_epoch = ?2 AND state = 'processing'
+         RETURNING (SELECT cancelling FROM jobs WHERE jobs.job_id = tasks.job_id)");
     let query = sqlx::query(extend).bind(id.as_str()).bind(epoch).bind(lease_ms).bind(fraction).bind(message);
-    Ok(fenced(query.execute(db).await?.rows_affected()))
+    let Some(row) = query.fetch_optional(db).await? else { return Ok(Renewal::Stale) };
+    let cancelling: bool = row.try_get(0)?;
+    Ok(if cancelling { Renewal::Cancelling } else { Renewal::Held })
 }
 
 pub(super) async fn finish(
@@ -100,6 +104,7 @@ pub(super) async fn finish(
         }
         Outcome::Retry { error, delay_ms } => retry(db, id, epoch, error, *delay_ms).await,
         Outcome::GiveBack(reason) => give_back(db, id, epoch, reason).await,
+        Outcome::Cancelled => end(db, id, epoch, TaskEvent::Cancel, None, None, jobs_queue, app_name).await,
     }
 }
 
@@ -237,8 +242,4 @@ pub(super) async fn record(
         .execute(db)
         .await?;
     Ok(Fenced::Accepted)
-}
-
-fn fenced(rows: u64) -> Fenced {
-    if rows == 1 { Fenced::Accepted } else { Fenced::Stale }
 }

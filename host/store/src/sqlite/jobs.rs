@@ -87,7 +87,7 @@ pub(super) async fn results(
 pub(super) async fn plan_stage(db: &mut SqliteConnection, id: &JobId, plan: &StagePlan) -> Result<bool> {
     // The guard: the job stands at the stage before, and that stage (where there is one) is over.
     let advance = sql("UPDATE jobs SET stage = ?2, state = 'processing', hint_at = {now}
-         WHERE job_id = ?1 AND stage = ?2 - 1 AND state IN ({job_from:Processing})
+         WHERE job_id = ?1 AND stage = ?2 - 1 AND state IN ({job_from:Processing}) AND cancelling = 0
            AND NOT EXISTS (SELECT 1 FROM stages WHERE job_id = ?1 AND number = ?2 - 1 AND remaining > 0)
          RETURNING *");
     let Some(row) = sqlx::query(advance).bind(id.as_str()).bind(plan.number).fetch_optional(&mut *db).await?

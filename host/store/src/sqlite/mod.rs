@@ -1,6 +1,7 @@
 //! SQLite, the embedded default: one file, shared by a server and any number of command lines.
 
 mod attempts;
+mod cancel;
 mod database;
 mod jobs;
 mod outbox;
@@ -14,8 +15,8 @@ pub use database::SqliteDatabase;
 
 use crate::error::StoreError;
 use crate::records::{
-    Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, OutboxRow, Outcome, Stage, StagePlan,
-    Submitted, Swept, Task, UnitResult,
+    Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, OutboxRow, Outcome, Renewal, Stage,
+    StagePlan, Submitted, Swept, Task, UnitResult,
 };
 use crate::store::Store;
 
@@ -89,6 +90,13 @@ impl Store for SqliteStore {
         Ok(ended)
     }
 
+    async fn cancel_job(&self, id: &JobId, jobs_queue: &str, app_name: &str) -> Result<bool> {
+        let mut tx = self.db.write().await?;
+        let cancelled = cancel::cancel(&mut tx, id, jobs_queue, app_name).await?;
+        tx.commit().await?;
+        Ok(cancelled)
+    }
+
     async fn stage_size(&self, id: &JobId, stage: u32) -> Result<u32> {
         let stages = self.stages(id).await?;
         Ok(stages.iter().find(|row| row.number == stage).map_or(0, |row| row.total))
@@ -117,11 +125,11 @@ impl Store for SqliteStore {
         epoch: i64,
         lease_ms: i64,
         progress: Option<(f64, String)>,
-    ) -> Result<Fenced> {
+    ) -> Result<Renewal> {
         let mut tx = self.db.write().await?;
-        let fenced = attempts::renew(&mut tx, id, epoch, lease_ms, progress).await?;
+        let renewal = attempts::renew(&mut tx, id, epoch, lease_ms, progress).await?;
         tx.commit().await?;
-        Ok(fenced)
+        Ok(renewal)
     }
 
     async fn finish(

@@ -119,8 +119,9 @@ pub(super) async fn sweep(
     app_name: &str,
 ) -> Result<Swept> {
     let tasks = sweep_tasks(db, quiet_ms).await?;
+    let cancelled = super::cancel::sweep(db, jobs_queue, app_name).await?;
     let jobs = sweep_jobs(db, quiet_ms, jobs_queue, app_name).await?;
-    Ok(Swept { tasks, jobs })
+    Ok(Swept { tasks, jobs, cancelled })
 }
 
 /// Tasks that are due (or whose lease ran out) and were not hinted at lately.

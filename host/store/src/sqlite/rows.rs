@@ -67,6 +67,7 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, StoreError> {
         stages: json(row.try_get("stages")?)?,
         state: named(row.try_get("state")?, JobState::from_name)?,
         stage: row.try_get("stage")?,
+        cancelling: row.try_get("cancelling")?,
         result: row.try_get::<Option<String>, _>("result")?.map(json).transpose()?,
         error: error(row)?,
         created_at: row.try_get("created_at")?,
