@@ -146,7 +146,7 @@ def test_past_the_grace_period_the_task_is_given_back(make_geoworker, slow):
 
 
 def test_a_task_that_outlives_its_lease_many_times_runs_once(make_geoworker, slow):
-    geoworker = make_geoworker(GEOWORKER_LEASE_SECONDS="0.6", **FAST)
+    geoworker = make_geoworker(GEOWORKER_LEASE_SECONDS="1", **FAST)
     server = geoworker.serve()
     job = submit_slow(geoworker, slow)
     shown = until(lambda: ended(geoworker, job))
@@ -184,6 +184,17 @@ def test_chaos_ends_and_is_told(make_geoworker):
     assert job["result"]["replies"] == 60 - len(failed)
     always = geoworker.json("run", "hello_world", "--param", "n=2", "--param", "failure_rate=1")
     assert always["state"] == "completed_with_errors" and always["result"]["replies"] == 0
+
+
+def test_what_a_task_waits_for_is_told(make_geoworker):
+    """Retries in an hour: the run is interrupted, and the tasks say what they wait for."""
+    geoworker = make_geoworker(GEOWORKER_RETRY_BASE_MS="600000")
+    server = geoworker.serve()
+    job = geoworker.json("submit", "hello_world", "--param", "n=1", "--param", "failure_rate=1")["job_id"]
+    task = until(lambda: next((t for t in geoworker.json("tasks", job) if t["state"] == "pending_retry"), None))
+    assert "next attempt at" in task["waiting"] and "HELLO_CHAOS" in task["waiting"]
+    server.terminate()
+    assert server.wait(30) == 0
 
 
 def test_the_same_job_twice_is_one_run(geoworker):

@@ -127,3 +127,4 @@ def test_tiers_and_types_choose_the_encoder(make_geoworker, tmp_path):
     assert refused("classes.tif", overview_resampling="average")["code"] == "PARAM_INCOMPATIBLE"
     assert refused("surface.tif", raster_type="rgb")["code"] == "RASTER_TYPE_MISMATCH"
     assert refused("rgb.tif", input_crs="EPSG:4326")["code"] == "CRS_MISMATCH"
+    assert encoded("rgb.tif", input_crs="EPSG:32633"), "what means the same is no mismatch"

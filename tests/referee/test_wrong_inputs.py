@@ -47,6 +47,7 @@ def test_contradictions_are_named_at_submission(geoworker, tmp_path):
     source = dict(container_name="in", blob_name="a.tif")
     refused(geoworker, "PARAM_INCOMPATIBLE", *submit("process_raster", **source, compression="lzw", jpeg_quality=80))
     refused(geoworker, "PARAM_INCOMPATIBLE", *submit("process_raster", **source, compression="jpeg", output_tier="archive"))
+    refused(geoworker, "BLOB_NAME_INVALID", *submit("process_raster", **source, output_folder="../../elsewhere"))
 
 
 @pytest.mark.parametrize("name", ["../../geoworker.db", "/etc/passwd", "a/../../b", "..", "a//b", "/vsicurl/http://127.0.0.1:9/x.tif", "a\nb"])

@@ -14,7 +14,7 @@ use crate::footprint::{footprint, native_bounds};
 use crate::model::{Band, Crs, RasterInfo};
 use crate::source;
 
-/// Reads the header. `input_crs` overrides the CRS that the raster declares.
+/// Reads the header. `input_crs` overrides the CRS that the raster declares, unless it means the same.
 ///
 /// # Errors
 /// `FILE_EMPTY`, `FILE_UNREADABLE` or `CRS_INVALID`.
@@ -22,9 +22,14 @@ pub fn inspect(path: &Path, input_crs: Option<&str>) -> Result<RasterInfo, Raste
     let dataset = source::open(path)?;
     let metadata = std::fs::metadata(path)?;
     let modified: DateTime<Utc> = metadata.modified()?.into();
+    let declared = source::dataset_crs(&dataset);
     let crs = match input_crs {
-        Some(text) => Some(source::crs(text)?),
-        None => source::dataset_crs(&dataset),
+        // Compared by meaning, not by text: what means the same stays as the raster declares it.
+        Some(text) => {
+            let asked = source::crs(text)?;
+            Some(declared.filter(|declared| *declared == asked).unwrap_or(asked))
+        }
+        None => declared,
     };
     let (width, height) = dataset.raster_size();
     let bands =
@@ -57,7 +62,8 @@ pub fn inspect(path: &Path, input_crs: Option<&str>) -> Result<RasterInfo, Raste
         declares_cog: structure("LAYOUT").as_deref() == Some("COG"),
         datetime: dataset.metadata_item("TIFFTAG_DATETIME", ""),
         sampling: dataset.metadata_item("AREA_OR_POINT", "").unwrap_or_else(|| "area".into()).to_lowercase(),
-        uncompressed_bytes: width as u64 * height as u64 * sample_bytes as u64,
+        // A header may claim any size.
+        uncompressed_bytes: (width as u64).saturating_mul(height as u64).saturating_mul(sample_bytes as u64),
     };
     take_messages();
     Ok(info)

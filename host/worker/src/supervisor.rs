@@ -198,11 +198,15 @@ mod tests {
         Native { program, memory_bytes: 1 << 30, threads: 1 }
     }
 
+    /// One at a time: a program cannot be started while another thread's fork still holds it open for writing.
+    static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
     async fn outcome(
         script: &str,
         limit: Duration,
         cancel: &CancellationToken,
     ) -> Result<Value, NativeFailure> {
+        let _one = ONE.lock().await;
         let folder = tempfile::tempdir().expect("a folder");
         let operation = Operation::ValidateCog { source: PathBuf::from("x") };
         let native = native(folder.path(), script);

@@ -29,6 +29,12 @@ pub fn target(values: &Value, tier: &str) -> BlobRef {
     BlobRef { zone: "silver".into(), container: OUTPUT_CONTAINER.into(), name }
 }
 
+/// Whether a text can be the folder of outputs; the empty one means none. The host checks the whole name again.
+pub fn is_folder(folder: &str) -> bool {
+    let plain = |part: &str| !part.is_empty() && !part.starts_with('.');
+    folder.is_empty() || folder.trim_matches('/').split('/').all(plain)
+}
+
 /// The blob beside `blob` with another extension.
 pub fn beside(blob: &BlobRef, extension: &str) -> BlobRef {
     BlobRef { name: format!("{}.{extension}", without_extension(&blob.name)), ..blob.clone() }
@@ -61,5 +67,12 @@ mod tests {
         assert_eq!(beside(&cog, "json").name, "out/x/scene_cog_archive.json");
         assert_eq!(item_id(&cog), "out-x-scene_cog_archive");
         assert_eq!(without_extension("folder.d/file"), "folder.d/file");
+        assert!(
+            is_folder("")
+                && is_folder("/out/x/")
+                && !is_folder("../x")
+                && !is_folder("a//b")
+                && !is_folder("/")
+        );
     }
 }

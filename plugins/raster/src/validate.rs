@@ -1,6 +1,6 @@
 //! `validate_raster`: header first, data second, then findings.
 
-use geoworker_sdk::raster::{self, BandStatistics, RasterInfo};
+use geoworker_sdk::raster::{self, BandStatistics, Crs, RasterInfo};
 use geoworker_sdk::serde_json::{Value, json};
 use geoworker_sdk::{BlobRef, Failure, Finding, Task, TaskType, TaskTypeInfo, host, params};
 
@@ -117,21 +117,21 @@ fn header_findings(declared: &RasterInfo, info: &RasterInfo, findings: &mut Vec<
             format!("The raster has {count} bands; 1 to {MAX_BANDS} are possible."),
         ));
     }
-    let code = |info: &RasterInfo| info.crs.as_ref().and_then(|crs| crs.code.clone());
     match (&declared.crs, &info.crs) {
         (_, None) => findings.push(Finding::error(
             "CRS_MISSING",
             "/input_crs",
             "The raster names no coordinate reference system; submit it with input_crs, for example EPSG:32618.",
         )),
-        // By meaning, where both have a code; a CRS without a code cannot be compared here and is overridden.
-        (Some(_), Some(_)) if code(declared).is_some() && code(declared) != code(info) => {
-            let (found, asked) = (code(declared).unwrap_or_default(), code(info).unwrap_or_default());
-            findings.push(Finding::error(
-                "CRS_MISMATCH",
-                "/input_crs",
-                format!("The raster says {found} and input_crs says {asked}; leave input_crs away or correct the source."),
-            ));
+        // The host keeps what the raster declares where input_crs means the same.
+        (Some(found), Some(asked)) if found.wkt != asked.wkt => {
+            let name = |crs: &Crs| crs.code.clone().unwrap_or_else(|| crs.name.clone());
+            let message = format!(
+                "The raster says {} and input_crs says {}; leave input_crs away or correct the source.",
+                name(found),
+                name(asked)
+            );
+            findings.push(Finding::error("CRS_MISMATCH", "/input_crs", message));
         }
         _ => {}
     }
@@ -249,7 +249,7 @@ fn report(
     });
     let pixels = u64::from(info.width) * u64::from(info.height);
     let sample_bytes = info.uncompressed_bytes.checked_div(pixels).unwrap_or(1);
-    let block_row = u64::from(info.width) * 512 * sample_bytes;
+    let block_row = (u64::from(info.width) * 512).saturating_mul(sample_bytes);
     json!({
         "info": info,
         "statistics": statistics,
@@ -258,9 +258,9 @@ fn report(
         "findings": findings,
         "recommended": recommended,
         "estimate": {
-            "memory_bytes": MEMORY_BASE + 3 * block_row,
+            "memory_bytes": MEMORY_BASE.saturating_add(block_row.saturating_mul(3)),
             "scratch_bytes": info.uncompressed_bytes / 3,
-            "output_bytes": info.uncompressed_bytes * 4 / 3
+            "output_bytes": info.uncompressed_bytes.saturating_add(info.uncompressed_bytes / 3)
         }
     })
 }

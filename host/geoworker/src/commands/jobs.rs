@@ -85,7 +85,7 @@ async fn show(store: &dyn Store, prefix: &str, with_events: bool, json: bool) ->
         if with_events { store.events(&job.job_id).await.map_err(|error| error.info())? } else { Vec::new() };
     if json {
         let mut value = summary(&job, &stages);
-        value["tasks"] = json!(tasks);
+        value["tasks"] = json!(tasks::values(&tasks));
         if with_events {
             value["events"] = json!(events);
         }
