@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -11,7 +12,7 @@ import numpy
 import pytest
 import rasterio
 
-from conftest import SHARED
+from conftest import ROOT, SHARED
 from judges import check_cog, check_same_pixels
 from rasters import NORTH_UP, write
 
@@ -195,6 +196,34 @@ def test_what_a_task_waits_for_is_told(make_geoworker):
     assert "next attempt at" in task["waiting"] and "HELLO_CHAOS" in task["waiting"]
     server.terminate()
     assert server.wait(30) == 0
+
+
+def test_work_of_a_missing_plugin_waits_for_it(make_geoworker, tmp_path):
+    geoworker = make_geoworker(**FAST)
+    job = geoworker.json("submit", "hello_world", "--param", "n=2")["job_id"]
+    other = tmp_path / "other-plugins"
+    shutil.copytree(ROOT / "plugins/dist", other)
+    (other / "hello.wasm").write_bytes(b"broken")
+    without = make_geoworker(**FAST | {"GEOWORKER_PLUGINS": str(other)})
+    server = without.serve()
+    until(lambda: "the job waits" in (geoworker.folder / "server.log").read_text())
+    assert geoworker.json("jobs", "show", job)["state"] == "queued"
+    server.terminate()
+    assert server.wait(30) == 0
+    server = geoworker.serve()
+    assert until(lambda: ended(geoworker, job))["state"] == "completed"
+    server.terminate()
+    assert server.wait(30) == 0
+
+
+def test_a_server_can_stop_after_some_tasks(make_geoworker):
+    geoworker = make_geoworker(**FAST)
+    job = geoworker.json("submit", "hello_world", "--param", "n=5")["job_id"]
+    geoworker.run("serve", "--max-tasks", "2")
+    tasks = geoworker.json("tasks", job)
+    assert sorted(task["state"] for task in tasks) == ["completed"] * 2 + ["queued"] * 3
+    geoworker.run("serve", "--max-tasks", "8")
+    assert geoworker.json("run", "hello_world", "--param", "n=5")["state"] == "completed"
 
 
 def test_the_same_job_twice_is_one_run(geoworker):

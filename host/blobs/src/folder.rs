@@ -193,11 +193,13 @@ impl FolderZones {
         self.publish(staged)
     }
 
-    /// Removes what earlier processes left in the staging folders. Only for the exclusive owner of the zones.
+    /// Removes what dead processes left in the staging folders. To be called before this process stages anything:
+    /// what bears its own number is of an earlier process, too.
     pub fn sweep_staging(&self) {
         for (_, dir) in self.zones.values() {
             let Ok(entries) = dir.read_dir(STAGING) else { continue };
-            for entry in entries.flatten() {
+            for entry in entries.flatten().filter(|entry| !owner_lives(&entry.file_name().to_string_lossy()))
+            {
                 // What cannot be removed now is found again at the next start.
                 let _ = dir.remove_dir_all(Path::new(STAGING).join(entry.file_name()));
             }
@@ -222,6 +224,12 @@ fn publish(dir: &Dir, hidden: &str, visible: &str) -> Result<(), BlobError> {
     }
     dir.rename(hidden, dir, visible)?;
     Ok(())
+}
+
+/// Whether another process that still runs staged this; names begin with its number.
+fn owner_lives(name: &str) -> bool {
+    let owner = name.split('-').next().and_then(|number| number.parse::<u32>().ok());
+    owner.is_some_and(|pid| pid != std::process::id() && Path::new("/proc").join(pid.to_string()).exists())
 }
 
 fn walk(dir: &Dir, prefix: &str, names: &mut Vec<String>) -> Result<(), BlobError> {

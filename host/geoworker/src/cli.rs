@@ -36,8 +36,14 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the server: poll queues, run tasks, advance jobs. Ctrl-C ends it in order, twice at once.
-    #[command(after_help = "Example:\n  APP_MODE=standalone geoworker serve --data-dir /srv/geoworker")]
-    Serve,
+    #[command(after_help = "Examples:
+  APP_MODE=standalone geoworker serve --data-dir /srv/geoworker
+  geoworker serve --max-tasks 1     # one task, then exit: for scaling by jobs")]
+    Serve {
+        /// Exit after this many tasks.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        max_tasks: Option<u64>,
+    },
     /// Submit a job to the server on this data directory.
     #[command(after_help = "Examples:
   geoworker submit hello_world --param n=10 --wait

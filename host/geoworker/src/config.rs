@@ -164,6 +164,7 @@ impl Reader<'_> {
             renew: lease / 3,
             lease,
             poll: defaults.poll,
+            max_tasks: None,
             sweep: self.seconds("GEOWORKER_SWEEP_SECONDS", defaults.sweep),
             grace: self.seconds("GEOWORKER_GRACE_SECONDS", defaults.grace),
             retry: RetryPolicy {

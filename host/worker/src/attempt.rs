@@ -20,8 +20,6 @@ use crate::platform::Platform;
 use crate::settings::millis;
 use crate::supervisor::Native;
 
-/// How long a task whose plugin is missing waits before it is looked at again.
-const MISSING_PLUGIN_WAIT: Duration = Duration::from_secs(30);
 /// How long an attempt that must end may take to end by itself.
 const ENDING: Duration = Duration::from_secs(3);
 /// Tries to write an outcome; the keeper holds the lease meanwhile.
@@ -41,7 +39,7 @@ pub(crate) async fn on_task(
     };
     let Ok((plugin, info)) = platform.registry.task_type(&parsed.task_type) else {
         tracing::warn!(task_id = %parsed.task_id, task_type = parsed.task_type, "no plugin offers this task type: the task waits");
-        return Ok(Settlement::Later(millis(MISSING_PLUGIN_WAIT)));
+        return Ok(Settlement::Later(millis(platform.settings.sweep)));
     };
     let request = ClaimRequest {
         worker: &platform.settings.worker_id,

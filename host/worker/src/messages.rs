@@ -6,9 +6,7 @@ use geoworker_queue::{OutgoingMessage, QueueError, ReceivedMessage};
 
 use crate::core::is_missing_plugin;
 use crate::platform::Platform;
-
-/// How long a job whose plugin is missing waits.
-const MISSING_PLUGIN_WAIT_MS: i64 = 30_000;
+use crate::settings::millis;
 
 /// What becomes of a message (R15).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +46,7 @@ pub(crate) async fn on_jobs_message(
         Ok(()) => Ok(Settlement::Complete),
         Err(error) if is_missing_plugin(&error) => {
             tracing::warn!(job_id = %job, code = error.code, "the job waits: {}", error.message);
-            Ok(Settlement::Later(MISSING_PLUGIN_WAIT_MS))
+            Ok(Settlement::Later(millis(platform.settings.sweep)))
         }
         Err(error) if error.class == RetryClass::Permanent => {
             Ok(Settlement::dead(&error.code, &error.message))

@@ -1,5 +1,7 @@
 //! The loops of a process, and their orderly end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use geoworker_machine::ErrorInfo;
@@ -41,8 +43,16 @@ pub async fn run(platform: Platform, shutdown: Shutdown) -> Result<(), ErrorInfo
     let queues = &platform.settings.router.queues;
     let slots = platform.settings.slots;
     let mut receivers = JoinSet::new();
+    let budget = Arc::new(Budget::new(platform.settings.max_tasks, shutdown.stop.clone()));
     if properties.jobs_queue {
-        receivers.spawn(receive(platform.clone(), queues.jobs.clone(), Kind::Jobs, shutdown.clone()));
+        let unlimited = Arc::new(Budget::new(None, shutdown.stop.clone()));
+        receivers.spawn(receive(
+            platform.clone(),
+            queues.jobs.clone(),
+            Kind::Jobs,
+            shutdown.clone(),
+            unlimited,
+        ));
     }
     for (served, name, count) in [
         (properties.raster_queue, &queues.raster, slots.short),
@@ -50,7 +60,8 @@ pub async fn run(platform: Platform, shutdown: Shutdown) -> Result<(), ErrorInfo
         (properties.long_queue, &queues.long, slots.long),
     ] {
         for _ in 0..if served { count } else { 0 } {
-            receivers.spawn(receive(platform.clone(), name.clone(), Kind::Tasks, shutdown.clone()));
+            let budget = Arc::clone(&budget);
+            receivers.spawn(receive(platform.clone(), name.clone(), Kind::Tasks, shutdown.clone(), budget));
         }
     }
     let ended = CancellationToken::new();
@@ -103,8 +114,35 @@ enum Kind {
     Tasks,
 }
 
+/// Tasks that a process may still run; none is no limit.
+struct Budget {
+    tasks: Option<u64>,
+    taken: AtomicU64,
+    done: AtomicU64,
+    stop: CancellationToken,
+}
+
+impl Budget {
+    fn new(tasks: Option<u64>, stop: CancellationToken) -> Self {
+        Self { tasks, taken: AtomicU64::new(0), done: AtomicU64::new(0), stop }
+    }
+
+    /// Whether one more task may be run.
+    fn take(&self) -> bool {
+        self.tasks.is_none_or(|tasks| self.taken.fetch_add(1, Ordering::Relaxed) < tasks)
+    }
+
+    /// A task was run. The last one stops the process.
+    fn finish(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.tasks == Some(done) {
+            self.stop.cancel();
+        }
+    }
+}
+
 /// One slot: receives and deals with one message after the other.
-async fn receive(platform: Platform, queue: String, kind: Kind, shutdown: Shutdown) {
+async fn receive(platform: Platform, queue: String, kind: Kind, shutdown: Shutdown, budget: Arc<Budget>) {
     let mut pause = FIRST_PAUSE;
     while !shutdown.stop.is_cancelled() {
         let received = tokio::select! {
@@ -112,7 +150,7 @@ async fn receive(platform: Platform, queue: String, kind: Kind, shutdown: Shutdo
             () = shutdown.stop.cancelled() => return,
         };
         let dealt = match received {
-            Ok(messages) => deal(&platform, &queue, kind, messages, &shutdown).await,
+            Ok(messages) => deal(&platform, &queue, kind, messages, &shutdown, &budget).await,
             Err(error) => Err(error.info()),
         };
         match dealt {
@@ -136,8 +174,15 @@ async fn deal(
     kind: Kind,
     messages: Vec<ReceivedMessage>,
     shutdown: &Shutdown,
+    budget: &Budget,
 ) -> Result<(), ErrorInfo> {
     for message in messages {
+        if !budget.take() {
+            // For another process; this one ends when its last task does.
+            platform.settle(queue, &message, Settlement::Abandon).await;
+            shutdown.stop.cancelled().await;
+            return Ok(());
+        }
         let outcome = match kind {
             Kind::Jobs => on_jobs_message(platform, &message).await,
             Kind::Tasks => on_task(platform, &message, &shutdown.interrupt).await,
@@ -147,6 +192,7 @@ async fn deal(
             Err(error) => (Settlement::Abandon, Err(error)),
         };
         platform.settle(queue, &message, settlement).await;
+        budget.finish();
         result?;
     }
     Ok(())

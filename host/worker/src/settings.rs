@@ -25,8 +25,11 @@ pub struct WorkerSettings {
     pub renew: Duration,
     /// How long a receive waits. Default 30 s.
     pub poll: Duration,
-    /// How often the sweeper looks, and how long work must be quiet before it is hinted at again. Default 30 s.
+    /// How often the sweeper looks, how long work must be quiet before it is hinted at again, and how long work
+    /// whose plugin is missing waits before it is looked at again. Default 30 s.
     pub sweep: Duration,
+    /// Stop after this many tasks, for scaling by jobs. Default: never.
+    pub max_tasks: Option<u64>,
     /// How long running tasks may go on after a stop. Default 30 s.
     pub grace: Duration,
     /// First delay of retries, and retries where a task type says nothing.
@@ -72,6 +75,7 @@ impl Default for WorkerSettings {
             renew: Duration::from_secs(20),
             poll: Duration::from_secs(30),
             sweep: Duration::from_secs(30),
+            max_tasks: None,
             grace: Duration::from_secs(30),
             retry: RetryPolicy::default(),
             task_timeout: Duration::from_secs(3600),

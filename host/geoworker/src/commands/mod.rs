@@ -39,7 +39,7 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
 
 async fn dispatch(cli: &Cli, config: &Config) -> Outcome {
     match &cli.command {
-        Command::Serve => serve::run(config).await,
+        Command::Serve { max_tasks } => serve::run(config, *max_tasks).await,
         Command::Submit(args) => submit::run(config, args, cli.json).await,
         Command::Run(args) => run::run(config, args, cli.json).await,
         Command::Jobs(args) => jobs::run(config, args, cli.json).await,
@@ -57,7 +57,7 @@ async fn dispatch(cli: &Cli, config: &Config) -> Outcome {
 /// The server logs as configured; other commands only warnings, unless a level is set.
 fn start_logging(cli: &Cli, config: &Config) {
     let explicit = std::env::var_os("LOG_LEVEL").is_some();
-    let quiet = !matches!(cli.command, Command::Serve) && !explicit;
+    let quiet = !matches!(cli.command, Command::Serve { .. }) && !explicit;
     let level = if quiet { "error".to_owned() } else { config.log.level.clone() };
     logging::start(&LogSettings { level, ..config.log.clone() });
 }

@@ -8,11 +8,13 @@ use crate::context::{Context, create_data_dir};
 use crate::exit::{OK, Outcome};
 use crate::server_lock::ServerLock;
 
-pub(crate) async fn run(config: &Config) -> Outcome {
+pub(crate) async fn run(config: &Config, max_tasks: Option<u64>) -> Outcome {
+    let mut config = config.clone();
+    config.worker.max_tasks = max_tasks;
     create_data_dir(&config.data_dir)?;
     let _lock = ServerLock::take(&config.data_dir)?;
     let mut signals = Signals::listen()?;
-    let context = Context::open(config).await?;
+    let context = Context::open(&config).await?;
     let mode = config.worker.mode;
     let failed = context.platform.registry.reports().iter().filter(|report| report.error.is_some()).count();
     tracing::info!(

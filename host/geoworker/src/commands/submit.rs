@@ -44,6 +44,10 @@ pub(crate) async fn submit(platform: &Platform, args: &JobArgs) -> Result<Submit
     let submission =
         Submission { job_type: args.job_type.clone(), parameters, force: args.force, correlation_id: None };
     let submitted = platform.submit(submission).await?;
+    if submitted.existing {
+        // On standard error, so that it also stands beside the result of an old run.
+        eprintln!("note: this job was submitted before; --force makes a new run");
+    }
     platform.relay_once().await?;
     Ok(submitted)
 }
@@ -52,9 +56,7 @@ fn print(submitted: &Submitted, json: bool) {
     if json {
         output::json(&json!({"job_id": submitted.job_id, "existing": submitted.existing}));
     } else {
-        let note =
-            if submitted.existing { " (it was submitted before; --force makes a new run)" } else { "" };
-        output::line(&format!("job {}{note}", submitted.job_id));
+        output::line(&format!("job {}", submitted.job_id));
     }
 }
 
