@@ -3,9 +3,10 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-# Compiled dependencies are shared with other checkouts where the user keeps a cache for them.
+# Continuous integration keeps compiled dependencies in the user's cache. Checkouts that are worked on do not share:
+# cargo tells what is stale by time, and an older change of one checkout would pass for built by another.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/geoworker
-ifneq ($(wildcard $(CACHE)/target),)
+ifeq ($(CI),true)
 export CARGO_TARGET_DIR := $(CACHE)/target
 else
 export CARGO_TARGET_DIR ?= $(CURDIR)/target

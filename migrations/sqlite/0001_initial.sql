@@ -80,9 +80,10 @@ CREATE TABLE journal (
     PRIMARY KEY (task_id, sequence)
 ) STRICT, WITHOUT ROWID;
 
--- Messages that were decided on together with a row and are not sent yet.
+-- Messages that were decided on together with a row and are not sent yet. An id is never used again: two relays may
+-- list the same row, and the slower one must not delete a newer message under the same id.
 CREATE TABLE outbox (
-    id         INTEGER PRIMARY KEY,
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
     queue      TEXT NOT NULL,
     body       TEXT NOT NULL,
     job_id     TEXT NOT NULL,

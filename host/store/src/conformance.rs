@@ -46,6 +46,7 @@ const LEASE_MS: i64 = 60_000;
 /// Runs the whole suite.
 pub async fn run(store: &dyn Store, clock: &dyn Clock) {
     submission_is_idempotent(store).await;
+    a_slow_relay_deletes_only_what_it_sent(store).await;
     stages_advance_once(store).await;
     stale_attempts_change_nothing(store, clock).await;
     the_journal_is_fenced(store, clock).await;
@@ -150,6 +151,20 @@ async fn submission_is_idempotent(store: &dyn Store) {
         assert!(store.end_job(&id, 0, JobState::Failed, None, Some(error.clone())).await.expect("ends"));
         assert!(!store.end_job(&id, 0, JobState::Completed, None, None).await.expect("is final"));
     }
+}
+
+/// Two relays list the same row; the slower one reports it sent after newer messages were written.
+async fn a_slow_relay_deletes_only_what_it_sent(store: &dyn Store) {
+    let job = submitted(store, "relays").await;
+    let slow: Vec<i64> = store.outbox(10).await.expect("lists").iter().map(|row| row.id).collect();
+    drain(store).await;
+    assert!(store.plan_stage(&job, plan(&job, 1, 1)).await.expect("plans"));
+    store.outbox_sent(&slow).await.expect("marks");
+    assert_eq!(drain(store).await.len(), 1, "the task's message is still there to be sent");
+    let task = store.tasks(&job, 1).await.expect("lists").remove(0);
+    let held = claimed(store, &task.task_id, "w").await;
+    finish(store, &held, Outcome::Completed(json!({}))).await;
+    drain(store).await;
 }
 
 /// R8: whoever ends last signals once; duplicates and late signals change nothing.

@@ -92,3 +92,44 @@ pub fn contradiction(asked: &str, info: &RasterInfo) -> Option<String> {
     (!fits)
         .then(|| format!("the raster has {count} band(s) of {kind}, which '{asked}' cannot have; use auto"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{raster, statistics};
+
+    fn kind(info: &RasterInfo, distinct: u32, roughness: f64) -> &'static str {
+        let bands: Vec<_> =
+            info.bands.iter().map(|band| statistics(band.index, distinct, roughness)).collect();
+        detect(info, &bands).kind
+    }
+
+    #[test]
+    fn verdicts_follow_bands_types_and_neighbours() {
+        assert_eq!(kind(&raster("uint8", 3), 256, 0.1), "rgb");
+        assert_eq!(kind(&raster("uint16", 3), 256, 0.1), "rgb");
+        assert_eq!(kind(&raster("float32", 3), 256, 0.1), "unknown");
+        assert_eq!(kind(&raster("uint8", 4), 200, 0.1), "nir");
+        assert_eq!(kind(&raster("uint8", 4), 2, 0.1), "rgba");
+        assert_eq!(kind(&raster("uint16", 7), 200, 0.1), "multispectral");
+        assert_eq!(kind(&raster("float32", 1), 257, 0.01), "dem");
+        assert_eq!(kind(&raster("int16", 1), 257, 0.01), "dem");
+        assert_eq!(kind(&raster("uint8", 1), 12, 0.3), "categorical");
+        assert_eq!(kind(&raster("float32", 1), 257, 0.4), "unknown");
+        let mut alpha = raster("uint16", 4);
+        alpha.bands[3].color_interpretation = "alpha".into();
+        assert_eq!(kind(&alpha, 257, 0.1), "rgba");
+        let mut palette = raster("uint8", 1);
+        palette.bands[0].color_table_entries = 4;
+        assert_eq!(kind(&palette, 4, 0.0), "categorical");
+        assert_eq!(detect(&raster("int16", 1), &[]).kind, "unknown", "nothing to judge by");
+    }
+
+    #[test]
+    fn a_structure_can_contradict_the_name() {
+        assert!(contradiction("rgb", &raster("uint8", 1)).is_some());
+        assert!(contradiction("categorical", &raster("float32", 1)).is_some());
+        assert!(contradiction("dem", &raster("float32", 1)).is_none());
+        assert!(contradiction("auto", &raster("uint8", 9)).is_none());
+    }
+}

@@ -2,6 +2,8 @@
 
 mod cog;
 mod detect;
+#[cfg(test)]
+mod fixtures;
 mod jobs;
 mod naming;
 mod settings;

@@ -134,3 +134,67 @@ fn level(tier: &str, compression: &str, explicit: bool) -> Option<u8> {
 fn incompatible(message: String) -> Failure {
     Failure::permanent("PARAM_INCOMPATIBLE", message)
 }
+
+#[cfg(test)]
+mod tests {
+    use geoworker_sdk::serde_json::json;
+
+    use super::*;
+    use crate::fixtures::raster;
+
+    fn decided(info: &RasterInfo, kind: &str, values: Value) -> Settings {
+        decide(info, kind, &values).unwrap_or_else(|failure| unreachable!("{failure:?}"))
+    }
+
+    #[test]
+    fn tiers_and_types_decide() {
+        let rgb = decided(&raster("uint8", 3), "rgb", json!({"output_tier": "visualization"}));
+        assert_eq!((rgb.compression.as_str(), rgb.quality), ("jpeg", Some(85)));
+        let rgba = decided(&raster("uint8", 4), "rgba", json!({"output_tier": "visualization"}));
+        assert_eq!(rgba.compression, "webp");
+        let archive = decided(&raster("int16", 1), "dem", json!({"output_tier": "archive"}));
+        assert_eq!((archive.compression.as_str(), archive.level), ("deflate", Some(9)));
+        let dem = decided(&raster("float32", 1), "dem", json!({}));
+        assert_eq!(
+            (dem.level, dem.overview_resampling.as_str(), dem.resampling.as_str()),
+            (Some(6), "average", "bilinear")
+        );
+        let classes = decided(&raster("uint8", 1), "categorical", json!({}));
+        assert_eq!((classes.overview_resampling.as_str(), classes.resampling.as_str()), ("mode", "nearest"));
+        let complex = decided(&raster("cint16", 1), "unknown", json!({}));
+        assert_eq!(complex.overview_resampling, "nearest");
+    }
+
+    /// Explicit parameter, then type rule.
+    #[test]
+    fn explicit_parameters_win() {
+        let asked = json!({"compression": "zstd", "resampling": "cubic", "overview_resampling": "nearest"});
+        let found = decided(&raster("uint8", 1), "categorical", asked);
+        assert_eq!(found.compression, "zstd");
+        assert_eq!(
+            (found.resampling.as_str(), found.overview_resampling.as_str(), found.level),
+            ("cubic", "nearest", None)
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_names_the_alternatives() {
+        let refused = |info: &RasterInfo, kind, values| {
+            decide(info, kind, &values).err().map(|failure| failure.message)
+        };
+        let float = raster("float32", 1);
+        assert!(
+            refused(&float, "dem", json!({"output_tier": "visualization"}))
+                .is_some_and(|m| m.contains("analysis"))
+        );
+        assert!(
+            refused(&float, "dem", json!({"compression": "jpeg"})).is_some_and(|m| m.contains("deflate"))
+        );
+        assert!(refused(&float, "dem", json!({"jpeg_quality": 80})).is_some());
+        let classes = raster("uint8", 1);
+        assert!(
+            refused(&classes, "categorical", json!({"overview_resampling": "average"}))
+                .is_some_and(|m| m.contains("mode"))
+        );
+    }
+}
