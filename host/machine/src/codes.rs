@@ -26,11 +26,18 @@ codes! {
     DATA_DIR_IN_USE: "Another server already runs on this data directory.", "Stop it, submit to it (`geoworker submit`), or give this one another --data-dir.";
     DATA_DIR_UNUSABLE: "The data directory cannot be created or written.", "Check its permissions and the free space, or give another --data-dir.";
     DATABASE_UNAVAILABLE: "The database did not answer or refused a statement.", "The platform retries. If it lasts, check the disk and the data directory's permissions.";
+    DATABASE_DENIED: "The database refuses the credentials.", "Check POSTGRES_USER and POSTGRES_PASSWORD and the server's access rules.";
     DATABASE_SCHEMA: "The database was written by another version of geoworker.", "Start the version that wrote it, or give another --data-dir.";
     DISK_FULL: "No space is left for scratch, outputs or the database.", "Free space on the disk that the message names; the platform goes on by itself where it can.";
     JOB_TYPE_UNKNOWN: "No loaded plugin offers this job type.", "`geoworker plugin list` shows the job types and any plugin that failed to load.";
     TASK_TYPE_UNKNOWN: "No loaded plugin offers this task type.", "`geoworker plugin list` shows the task types. Tasks of a missing type wait until it is there.";
     JOB_NOT_FOUND: "There is no job with this id.", "`geoworker jobs` lists jobs; the first digits of an id are enough when they are unique.";
+    JOB_RUNNING: "The job has not ended yet.", "Wait for its end, or cancel it; then its failed tasks can be retried.";
+    TASK_NOT_FOUND: "There is no task with this id.", "`geoworker tasks list JOB` lists the tasks of a job; the first digits of an id are enough when they are unique.";
+    TASK_OVER: "The task has ended; a final state is never left.", "`geoworker tasks retry` makes a new run of its job in which it is tried again.";
+    TASK_NOT_FAILED: "The task did not fail in the job's last stage, so that there is nothing to retry.", "`geoworker tasks list JOB` shows the tasks that failed; `geoworker jobs rerun` runs all of the job again.";
+    TASK_CANCELLED: "Somebody cancelled the task.", "`geoworker tasks retry` makes a new run of its job in which it is tried again.";
+    JOURNAL_LIMIT: "The task's operations have more or larger answers than may be remembered.", "Tell the plugin's author: split the task, or ask for smaller answers.";
     JOB_OVER: "The job has ended; a final state is never left.", "Submit it again with --force for a new run.";
     PARAM_INVALID: "A parameter is unknown, missing, of the wrong type or out of range.", "`geoworker plugin inspect TYPE` prints the parameters with their types and limits.";
     PARAM_INCOMPATIBLE: "Parameters contradict each other or the raster's type.", "Choose one of the alternatives that the message names.";

@@ -97,6 +97,8 @@ pub enum TaskEvent {
     Retry,
     /// The worker gives it back without having finished.
     GiveBack,
+    /// It cannot be done now: it waits for its time, and the attempt does not count.
+    Defer,
     /// It is not needed.
     Skip,
     /// Somebody cancels it or its job.
@@ -112,6 +114,7 @@ impl TaskEvent {
         Self::Fail,
         Self::Retry,
         Self::GiveBack,
+        Self::Defer,
         Self::Skip,
         Self::Cancel,
     ];
@@ -130,6 +133,7 @@ pub const TASK_TRANSITIONS: &[(TaskState, TaskEvent, TaskState)] = {
         (S::Processing, E::Fail, S::Failed),
         (S::Processing, E::Retry, S::PendingRetry),
         (S::Processing, E::GiveBack, S::Queued),
+        (S::Processing, E::Defer, S::PendingRetry),
         (S::Pending, E::Skip, S::Skipped),
         (S::Queued, E::Skip, S::Skipped),
         (S::Processing, E::Skip, S::Skipped),
@@ -224,6 +228,7 @@ mod tests {
                 "processing --Fail--> failed",
                 "processing --Retry--> pending_retry",
                 "processing --GiveBack--> queued",
+                "processing --Defer--> pending_retry",
                 "processing --Skip--> skipped",
                 "processing --Cancel--> cancelled",
                 "pending_retry --Claim--> processing",

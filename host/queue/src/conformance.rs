@@ -2,10 +2,10 @@
 
 #![expect(clippy::expect_used, reason = "a test suite fails by panicking")]
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use crate::embedded::QueueSettings;
 use crate::queue::{Depth, OutgoingMessage, Queue, QueueError, ReceivedMessage};
+use crate::settings::QueueSettings;
 
 const SHORT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ pub async fn run(one: &dyn Queue, two: &dyn Queue, settings: QueueSettings) {
 }
 
 fn message(body: &str) -> OutgoingMessage {
-    OutgoingMessage { body: body.into(), not_before: 0 }
+    OutgoingMessage { body: body.into(), delay_ms: 0 }
 }
 
 async fn send(queue: &dyn Queue, name: &str, bodies: &[&str]) {
@@ -102,9 +102,7 @@ async fn dead_letters_keep_their_reason(one: &dyn Queue, settings: QueueSettings
 }
 
 async fn scheduled_messages_wait(one: &dyn Queue) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("is later").as_millis();
-    let not_before = i64::try_from(now).expect("fits") + 300;
-    one.send("later", &[OutgoingMessage { body: "a".into(), not_before }]).await.expect("sends");
+    one.send("later", &[OutgoingMessage { body: "a".into(), delay_ms: 300 }]).await.expect("sends");
     assert_eq!(one.depth("later").await.expect("counts").scheduled, 1);
     assert!(one.receive("later", 1, SHORT).await.expect("receives").is_empty());
     let due = one_message(one, "later").await;

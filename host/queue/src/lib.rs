@@ -1,11 +1,15 @@
 //! Peek-lock queues: messages are hints that carry an id; the database is the truth.
 //!
-//! [`Queue`] is the contract, [`EmbeddedQueue`] keeps its rows in the store's database, [`conformance`] is the
-//! suite that every implementation passes.
+//! [`Queue`] is the contract, [`EmbeddedQueue`] and [`PostgresQueue`] keep their rows in the store's database,
+//! [`conformance`] is the suite that every implementation passes.
 
 pub mod conformance;
-mod embedded;
+mod postgres;
 mod queue;
+mod settings;
+mod sqlite;
 
-pub use embedded::{EmbeddedQueue, QueueSettings};
+pub use postgres::PostgresQueue;
 pub use queue::{DeadLetter, Depth, OutgoingMessage, Queue, QueueError, Receipt, ReceivedMessage};
+pub use settings::QueueSettings;
+pub use sqlite::EmbeddedQueue;

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use geoworker_machine::{ErrorInfo, RetryClass, codes};
+use geoworker_store::StoreError;
 
 /// A message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingMessage {
     /// JSON.
     pub body: String,
-    /// Deliver not before this time, in milliseconds since 1970 UTC; 0 is now.
-    pub not_before: i64,
+    /// Deliver after this many milliseconds, by the broker's clock; 0 is now.
+    pub delay_ms: i64,
 }
 
 /// Proof of a lock: which message, and which delivery of it.
@@ -76,6 +77,18 @@ impl QueueError {
     #[must_use]
     pub fn info(&self) -> ErrorInfo {
         ErrorInfo::new(codes::DATABASE_UNAVAILABLE, RetryClass::Transient, self.to_string())
+    }
+}
+
+impl From<StoreError> for QueueError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<sqlx::Error> for QueueError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::from(StoreError::from(error))
     }
 }
 

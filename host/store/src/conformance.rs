@@ -7,12 +7,12 @@ use geoworker_machine::stage::{FailurePolicy, StageSpec};
 use geoworker_machine::{ErrorInfo, JobId, JobState, RetryClass, TaskId, TaskState};
 use serde_json::json;
 
-use crate::SqliteDatabase;
 use crate::records::{
-    Claim, ClaimRequest, Fenced, JournalEntry, NewJob, NewTask, Outcome, Renewal, StagePlan, Submitted,
-    Swept, Task,
+    Beat, Claim, ClaimRequest, Fenced, JournalEntry, NewJob, NewTask, Outcome, Renewal, Rerun, StagePlan,
+    Submitted, Swept, Task,
 };
 use crate::store::Store;
+use crate::{PostgresDatabase, SqliteDatabase};
 
 /// Moves a store's time on, so that nothing has to be waited for.
 #[async_trait]
@@ -21,24 +21,39 @@ pub trait Clock: Send + Sync {
     async fn skip(&self, ms: i64);
 }
 
-/// [`Clock`] of SQLite: shifts the stored times.
-#[derive(Debug)]
-pub struct SqliteClock(pub SqliteDatabase);
+/// Times that are due later, moved into the past by `$1` milliseconds.
+const SHIFTS: [&str; 5] = [
+    "UPDATE tasks SET lease_until = lease_until - $1, hint_at = hint_at - $1,
+         not_before = CASE WHEN not_before > $1 THEN not_before - $1 ELSE 0 END",
+    "UPDATE jobs SET hint_at = hint_at - $1",
+    "UPDATE stages SET ended_at = ended_at - $1",
+    "UPDATE outbox SET held_until = held_until - $1",
+    "UPDATE leases SET held_until = held_until - $1",
+];
 
-#[async_trait]
-impl Clock for SqliteClock {
-    async fn skip(&self, ms: i64) {
-        let mut tx = self.0.write().await.expect("begins");
-        for statement in [
-            "UPDATE tasks SET lease_until = lease_until - ?1, not_before = max(not_before - ?1, 0), hint_at = hint_at - ?1",
-            "UPDATE jobs SET hint_at = hint_at - ?1",
-            "UPDATE stages SET ended_at = ended_at - ?1",
-        ] {
-            sqlx::query(statement).bind(ms).execute(&mut *tx).await.expect("shifts");
+macro_rules! clock {
+    ($(#[$doc:meta])* $name:ident, $database:ty) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name(pub $database);
+
+        #[async_trait]
+        impl Clock for $name {
+            async fn skip(&self, ms: i64) {
+                let mut tx = self.0.write().await.expect("begins");
+                for statement in SHIFTS {
+                    sqlx::query(statement).bind(ms).execute(&mut *tx).await.expect("shifts");
+                }
+                tx.commit().await.expect("commits");
+            }
         }
-        tx.commit().await.expect("commits");
-    }
+    };
 }
+
+clock!(/// [`Clock`] of SQLite: shifts the stored times.
+    SqliteClock, SqliteDatabase);
+clock!(/// [`Clock`] of PostgreSQL: shifts the stored times.
+    PostgresClock, PostgresDatabase);
 
 const JOBS: &str = "jobs";
 const LEASE_MS: i64 = 60_000;
@@ -46,7 +61,7 @@ const LEASE_MS: i64 = 60_000;
 /// Runs the whole suite.
 pub async fn run(store: &dyn Store, clock: &dyn Clock) {
     submission_is_idempotent(store).await;
-    a_slow_relay_deletes_only_what_it_sent(store).await;
+    a_slow_relay_deletes_only_what_it_sent(store, clock).await;
     stages_advance_once(store).await;
     stale_attempts_change_nothing(store, clock).await;
     the_journal_is_fenced(store, clock).await;
@@ -55,16 +70,41 @@ pub async fn run(store: &dyn Store, clock: &dyn Clock) {
     the_sweeper_drives_forward(store, clock).await;
     results_are_in_planned_order(store).await;
     a_cancelled_job_ends_its_tasks_first(store, clock).await;
+    a_cancelled_task_counts_as_failed(store, clock).await;
+    a_retry_carries_over_what_succeeded(store).await;
+    one_leads_and_workers_are_seen(store, clock).await;
+    a_large_stage_and_large_results_work(store).await;
 }
 
-/// Exactly one of many concurrent claims wins, across two openers of the same data.
-pub async fn two_claimants(one: &dyn Store, two: &dyn Store) {
+/// Two openers of the same data, as two processes: exactly one of concurrent claims, endings, submissions, plans and
+/// leaders wins.
+pub async fn two_openers(one: &dyn Store, two: &dyn Store) {
     let tasks = planned(one, "claimants", 20).await;
     for task in &tasks {
         let (a, b) = tokio::join!(one.claim(task, request("a")), two.claim(task, request("b")));
-        let won = [a, b].into_iter().filter(|claim| matches!(claim, Ok(Claim::Claimed(_)))).count();
-        assert_eq!(won, 1, "one of two claims wins");
+        let won = [a, b].into_iter().filter_map(|claim| match claim {
+            Ok(Claim::Claimed(task)) => Some(*task),
+            _ => None,
+        });
+        let won: Vec<Task> = won.collect();
+        assert_eq!(won.len(), 1, "one of two claims wins");
+        let done = Outcome::Completed(json!({}));
+        let (a, b) = tokio::join!(finish(one, &won[0], done.clone()), finish(two, &won[0], done));
+        assert!((a == Fenced::Accepted) != (b == Fenced::Accepted), "one of two endings counts");
     }
+    let (a, b) = tokio::join!(drain(one), drain(two));
+    assert_eq!(a.len() + b.len(), 1, "the stage was signalled once, and relayed once");
+    for force in [false, true] {
+        let (a, b) = tokio::join!(one.submit(new_job("twice", force)), two.submit(new_job("twice", force)));
+        let (a, b) = (a.expect("submits"), b.expect("submits"));
+        assert_eq!(a.job_id == b.job_id, !force);
+        assert_eq!(a.existing != b.existing, !force, "one of two is the first");
+    }
+    let job = submitted(one, "planners").await;
+    let (a, b) = tokio::join!(one.plan_stage(&job, plan(&job, 1, 3)), two.plan_stage(&job, plan(&job, 1, 3)));
+    assert!(a.expect("answers") != b.expect("answers"), "one of two plans counts");
+    let (a, b) = tokio::join!(one.lead("sweep", "a", 1000), two.lead("sweep", "b", 1000));
+    assert!(a.expect("answers") != b.expect("answers"), "one of two leads");
 }
 
 fn new_job(name: &str, force: bool) -> NewJob {
@@ -117,7 +157,7 @@ async fn planned(store: &dyn Store, name: &str, units: u32) -> Vec<TaskId> {
 
 /// Plays the relay: takes all messages out of the outbox.
 async fn drain(store: &dyn Store) -> Vec<String> {
-    let rows = store.outbox(100_000).await.expect("lists");
+    let rows = store.take_outbox(100_000, LEASE_MS).await.expect("lists");
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
     store.outbox_sent(&ids).await.expect("marks");
     rows.into_iter().map(|row| row.body).collect()
@@ -153,11 +193,15 @@ async fn submission_is_idempotent(store: &dyn Store) {
     }
 }
 
-/// Two relays list the same row; the slower one reports it sent after newer messages were written.
-async fn a_slow_relay_deletes_only_what_it_sent(store: &dyn Store) {
+/// A relay that took messages and is slow: nobody else takes them meanwhile, then somebody does, and what it reports late
+/// deletes nothing newer.
+async fn a_slow_relay_deletes_only_what_it_sent(store: &dyn Store, clock: &dyn Clock) {
     let job = submitted(store, "relays").await;
-    let slow: Vec<i64> = store.outbox(10).await.expect("lists").iter().map(|row| row.id).collect();
-    drain(store).await;
+    let taken = store.take_outbox(10, LEASE_MS).await.expect("takes");
+    let slow: Vec<i64> = taken.iter().map(|row| row.id).collect();
+    assert!(drain(store).await.is_empty(), "somebody else took it");
+    clock.skip(LEASE_MS + 1).await;
+    assert_eq!(drain(store).await.len(), 1, "its relay seems to be dead");
     assert!(store.plan_stage(&job, plan(&job, 1, 1)).await.expect("plans"));
     store.outbox_sent(&slow).await.expect("marks");
     assert_eq!(drain(store).await.len(), 1, "the task's message is still there to be sent");
@@ -233,21 +277,30 @@ async fn the_journal_is_fenced(store: &dyn Store, clock: &dyn Clock) {
         outcome: json!({"ok": 1}),
         duration_ms: 5,
     };
+    let bound = "plugin and inputs";
     for sequence in 0..2 {
-        let recorded = store.record(&tasks[0], first.lease_epoch, entry(sequence)).await.expect("answers");
+        let recorded =
+            store.record(&tasks[0], first.lease_epoch, bound, entry(sequence)).await.expect("answers");
         assert_eq!(recorded, Fenced::Accepted);
     }
     clock.skip(LEASE_MS + 1).await;
     let second = claimed(store, &tasks[0], "two").await;
-    let stale = store.record(&tasks[0], first.lease_epoch, entry(2)).await.expect("answers");
+    let stale = store.record(&tasks[0], first.lease_epoch, bound, entry(2)).await.expect("answers");
     assert_eq!(stale, Fenced::Stale);
-    assert_eq!(store.journal(&tasks[0]).await.expect("reads"), [entry(0), entry(1)]);
-    store.record(&tasks[0], second.lease_epoch, entry(0)).await.expect("answers");
-    assert_eq!(store.journal(&tasks[0]).await.expect("reads"), [entry(0)], "what followed is discarded");
+    let late = store.journal(&tasks[0], first.lease_epoch, "other").await.expect("reads");
+    assert!(late.is_empty(), "and nothing was dropped by the stale one");
+    let epoch = second.lease_epoch;
+    assert_eq!(store.journal(&tasks[0], epoch, bound).await.expect("reads"), [entry(0), entry(1)]);
+    store.record(&tasks[0], epoch, bound, entry(0)).await.expect("answers");
+    assert_eq!(
+        store.journal(&tasks[0], epoch, bound).await.expect("reads"),
+        [entry(0)],
+        "what followed is gone"
+    );
     clock.skip(LEASE_MS + 1).await;
-    let changed = ClaimRequest { plugin_digest: "other", ..request("three") };
-    let Ok(Claim::Claimed(third)) = store.claim(&tasks[0], changed).await else { panic!("not claimed") };
-    assert!(store.journal(&tasks[0]).await.expect("reads").is_empty(), "a changed plugin starts afresh");
+    let third = claimed(store, &tasks[0], "three").await;
+    let fresh = store.journal(&tasks[0], third.lease_epoch, "changed").await.expect("reads");
+    assert!(fresh.is_empty(), "a changed plugin or input starts afresh");
     finish(store, &third, Outcome::Completed(json!({}))).await;
     drain(store).await;
 }
@@ -263,14 +316,23 @@ async fn retries_wait_and_give_back_does_not_count(store: &dyn Store, clock: &dy
     let retry = Outcome::Retry { error: error.clone(), delay_ms: 30_000 };
     assert_eq!(finish(store, &held, retry).await, Fenced::Accepted);
     assert!(matches!(store.claim(&tasks[0], request("w")).await, Ok(Claim::NotDue(ms)) if ms > 0));
-    let message = store.outbox(10).await.expect("lists").pop().expect("the next attempt is scheduled");
-    assert!(message.not_before > 0);
+    let message =
+        store.take_outbox(10, 0).await.expect("takes").pop().expect("the next attempt is scheduled");
+    assert!(message.delay_ms > 29_000 && message.delay_ms <= 30_000, "{}", message.delay_ms);
+    clock.skip(1).await;
     drain(store).await;
     clock.skip(30_001).await;
     let held = claimed(store, &tasks[0], "w").await;
     assert_eq!((held.attempt, held.error), (2, Some(error)));
     let last = ErrorInfo::new("MEMORY", RetryClass::Resource, "too big");
     let held = store.task(&held.task_id).await.expect("reads").expect("is there");
+    let deferred = Outcome::Deferred { reason: "no memory is free".into(), delay_ms: 5000 };
+    assert_eq!(finish(store, &held, deferred).await, Fenced::Accepted);
+    assert!(matches!(store.claim(&tasks[0], request("w")).await, Ok(Claim::NotDue(ms)) if ms > 0));
+    drain(store).await;
+    clock.skip(5001).await;
+    let held = claimed(store, &tasks[0], "w").await;
+    assert_eq!(held.attempt, 2, "a deferred attempt does not count");
     finish(store, &held, Outcome::Failed(last)).await;
     drain(store).await;
 }
@@ -373,4 +435,95 @@ async fn a_cancelled_job_ends_its_tasks_first(store: &dyn Store, clock: &dyn Clo
     let states: Vec<TaskState> =
         store.tasks(job, 10).await.expect("lists").into_iter().map(|task| task.state).collect();
     assert_eq!(states, [TaskState::Cancelled; 3]);
+}
+
+/// One task is cancelled, the others go on; the stage counts it as failed, at once or when its worker sees it.
+async fn a_cancelled_task_counts_as_failed(store: &dyn Store, clock: &dyn Clock) {
+    let tasks = planned(store, "cancel one", 3).await;
+    assert!(store.cancel_task(&tasks[0], JOBS, "app").await.expect("cancels"));
+    assert!(!store.cancel_task(&tasks[0], JOBS, "app").await.expect("is over"));
+    let running = claimed(store, &tasks[1], "w").await;
+    assert!(store.cancel_task(&tasks[1], JOBS, "app").await.expect("cancels"));
+    let renewed = store.renew(&tasks[1], running.lease_epoch, LEASE_MS, None).await.expect("answers");
+    assert_eq!(renewed, Renewal::Cancelling);
+    assert_eq!(finish(store, &running, Outcome::Cancelled).await, Fenced::Accepted);
+    let lost = claimed(store, &tasks[2], "dead").await;
+    assert!(store.cancel_task(&tasks[2], JOBS, "app").await.expect("cancels"));
+    clock.skip(LEASE_MS + 1).await;
+    assert!(matches!(store.claim(&tasks[2], request("w")).await, Ok(Claim::Over)));
+    assert_eq!(store.sweep(LEASE_MS * 9, JOBS, "app").await.expect("sweeps").cancelled, 1);
+    assert_eq!(finish(store, &lost, Outcome::Completed(json!({}))).await, Fenced::Stale);
+    let stage = store.stages(&lost.job_id).await.expect("lists").remove(0);
+    assert_eq!((stage.remaining, stage.failed), (0, 3));
+    let task = store.task(&tasks[0]).await.expect("reads").expect("is there");
+    assert_eq!(task.error.expect("says why").code, "TASK_CANCELLED");
+    assert_eq!(drain(store).await.iter().filter(|body| body.contains("stage_complete")).count(), 1);
+}
+
+/// A final state is never left: a retry is a new run that begins where the old one failed.
+async fn a_retry_carries_over_what_succeeded(store: &dyn Store) {
+    let tasks = planned(store, "retry one", 3).await;
+    for (n, id) in tasks.iter().enumerate() {
+        let held = claimed(store, id, "w").await;
+        let failed = Outcome::Failed(ErrorInfo::permanent("X", "no"));
+        finish(store, &held, if n == 0 { Outcome::Completed(json!({"n": n})) } else { failed }).await;
+    }
+    drain(store).await;
+    let old = store.task(&tasks[0]).await.expect("reads").expect("is there").job_id;
+    let again = |task: Option<TaskId>| Rerun { job: old.clone(), task };
+    let request_again = || new_job("retry one", true);
+    let early = store.rerun(request_again(), again(None)).await.expect("answers");
+    assert_eq!(early, None, "the job is not over");
+    assert!(store.end_job(&old, 1, JobState::Failed, None, None).await.expect("ends"));
+    assert_eq!(store.rerun(request_again(), again(Some(tasks[0].clone()))).await.expect("answers"), None);
+    let new = store.rerun(request_again(), again(Some(tasks[2].clone()))).await.expect("answers");
+    let new = new.expect("makes a run").job_id;
+    let job = store.job(&new).await.expect("reads").expect("is there");
+    assert_eq!((job.state, job.stage, job.previous_run), (JobState::Processing, 1, Some(old.clone())));
+    let stage = store.stages(&new).await.expect("lists").remove(0);
+    assert_eq!((stage.total, stage.remaining, stage.failed), (3, 1, 1));
+    let copies = store.tasks(&new, 10).await.expect("lists");
+    let states: Vec<TaskState> = copies.iter().map(|task| task.state).collect();
+    assert_eq!(states, [TaskState::Completed, TaskState::Failed, TaskState::Pending]);
+    assert_eq!(copies[0].result, Some(json!({"n": 0})));
+    assert_eq!(copies[2].error, None);
+    let bodies = drain(store).await;
+    assert!(bodies.len() == 1 && bodies[0].contains(copies[2].task_id.as_str()), "{bodies:?}");
+    let held = claimed(store, &copies[2].task_id, "w").await;
+    assert_eq!(held.attempt, 1);
+    finish(store, &held, Outcome::Completed(json!({"n": 2}))).await;
+    assert_eq!(drain(store).await.len(), 1, "the stage is over");
+    let results = store.stage_results(&new, 1, 0, 10).await.expect("reads");
+    assert_eq!(results[2].output.as_deref(), Some(r#"{"n":2}"#));
+}
+
+async fn one_leads_and_workers_are_seen(store: &dyn Store, clock: &dyn Clock) {
+    assert!(store.lead("x", "one", LEASE_MS).await.expect("answers"));
+    assert!(!store.lead("x", "two", LEASE_MS).await.expect("answers"));
+    assert!(store.lead("x", "one", LEASE_MS).await.expect("answers"), "the leader keeps it");
+    clock.skip(LEASE_MS + 1).await;
+    assert!(store.lead("x", "two", LEASE_MS).await.expect("answers"), "a dead leader loses it");
+    let beat = |worker, busy| Beat { worker, app_name: "app", mode: "standalone", slots: 2, busy };
+    store.beat(beat("two", 0)).await.expect("writes");
+    store.beat(beat("two", 1)).await.expect("writes");
+    let workers = store.workers().await.expect("lists");
+    assert_eq!((workers.len(), workers[0].busy, workers[0].slots), (1, 1, 2));
+    store.leave("two").await.expect("leaves");
+    assert!(store.workers().await.expect("lists").is_empty());
+    assert!(store.lead("x", "three", LEASE_MS).await.expect("answers"), "who leaves does not lead");
+}
+
+/// R11: 10 000 tasks in one stage, and results of 5 MB.
+async fn a_large_stage_and_large_results_work(store: &dyn Store) {
+    const TASKS: u32 = 10_000;
+    let tasks = planned(store, "large", TASKS).await;
+    assert_eq!(tasks.len(), TASKS as usize);
+    let held = claimed(store, &tasks[TASKS as usize - 1], "w").await;
+    let text = "x".repeat(5 << 20);
+    assert_eq!(finish(store, &held, Outcome::Completed(json!(text))).await, Fenced::Accepted);
+    let last = store.stage_results(&held.job_id, 1, TASKS - 1, 10).await.expect("reads");
+    assert_eq!(last[0].unit, format!("unit-{}", TASKS - 1));
+    assert_eq!(last[0].output.as_ref().map(String::len), Some(text.len() + 2));
+    let stage = store.stages(&held.job_id).await.expect("lists").remove(0);
+    assert_eq!((stage.total, stage.remaining), (TASKS, TASKS - 1));
 }

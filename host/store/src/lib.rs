@@ -1,14 +1,17 @@
 //! Durable state: the truth about jobs, stages and tasks.
 //!
-//! [`Store`] is the contract, [`SqliteStore`] the embedded implementation, [`conformance`] the suite that every
-//! implementation passes.
+//! [`Store`] is the contract, [`SqliteStore`] the embedded implementation, [`PostgresStore`] the shared one,
+//! [`conformance`] the suite that every implementation passes.
 
+pub mod coalesce;
 pub mod conformance;
 pub mod error;
+mod postgres;
 pub mod records;
 mod sqlite;
 mod store;
 
 pub use error::StoreError;
+pub use postgres::{PostgresDatabase, PostgresSettings, PostgresStore};
 pub use sqlite::{SqliteDatabase, SqliteStore};
 pub use store::Store;

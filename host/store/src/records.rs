@@ -164,6 +164,8 @@ pub struct Task {
     pub not_before: i64,
     /// Digest of the plugin of the last attempt.
     pub plugin_digest: Option<String>,
+    /// Somebody asked for its end.
+    pub cancelling: bool,
     /// 0 to 1.
     pub progress: f64,
     /// One line.
@@ -187,7 +189,7 @@ pub struct ClaimRequest<'a> {
     pub worker: &'a str,
     /// Length of the lease.
     pub lease_ms: i64,
-    /// Digest of the plugin that will run; a changed one discards the journal.
+    /// Digest of the plugin that will run.
     pub plugin_digest: &'a str,
 }
 
@@ -222,7 +224,14 @@ pub enum Outcome {
     },
     /// It was not finished: the attempt does not count.
     GiveBack(String),
-    /// Its job was cancelled.
+    /// It cannot be done now: another attempt follows, and this one does not count.
+    Deferred {
+        /// What it waits for.
+        reason: String,
+        /// Delay.
+        delay_ms: i64,
+    },
+    /// It, or its job, was cancelled.
     Cancelled,
 }
 
@@ -240,7 +249,7 @@ pub enum Fenced {
 pub enum Renewal {
     /// The lease holds.
     Held,
-    /// The lease holds, and the job is being cancelled: stop the work and say so.
+    /// The lease holds, and the task or its job is being cancelled: stop the work and say so.
     Cancelling,
     /// The lease was lost.
     Stale,
@@ -270,8 +279,8 @@ pub struct OutboxRow {
     pub queue: String,
     /// JSON.
     pub body: String,
-    /// Deliver not before this time.
-    pub not_before: i64,
+    /// Deliver after this many milliseconds, by the database's clock.
+    pub delay_ms: i64,
 }
 
 /// One line of a timeline.
@@ -313,4 +322,51 @@ pub struct Swept {
     pub jobs: u64,
     /// Tasks of cancelled jobs that were ended because nobody runs them.
     pub cancelled: u64,
+}
+
+/// Which tasks of a job that is over are to run again.
+#[derive(Debug, Clone)]
+pub struct Rerun {
+    /// The job.
+    pub job: JobId,
+    /// One task that failed or was cancelled; none is all of them.
+    pub task: Option<TaskId>,
+}
+
+/// What a worker says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Beat<'a> {
+    /// Its name.
+    pub worker: &'a str,
+    /// `APP_NAME`.
+    pub app_name: &'a str,
+    /// `APP_MODE`.
+    pub mode: &'a str,
+    /// Tasks that it can run at a time.
+    pub slots: u32,
+    /// Tasks that it runs.
+    pub busy: u32,
+}
+
+/// A worker as others see it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Worker {
+    /// Its name.
+    pub worker: String,
+    /// `APP_NAME`.
+    pub app_name: String,
+    /// `APP_MODE`.
+    pub mode: String,
+    /// Tasks that it can run at a time.
+    pub slots: u32,
+    /// Tasks that it ran when it was last seen.
+    pub busy: u32,
+    /// Tasks whose lease it holds.
+    pub tasks: u32,
+    /// Since when.
+    pub started_at: i64,
+    /// When it was last seen.
+    pub seen_at: i64,
+    /// How long ago that is, in milliseconds.
+    pub silent_ms: i64,
 }

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::error::StoreError;
 use crate::records::{
-    Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, OutboxRow, Outcome, Renewal, Stage,
-    StagePlan, Submitted, Swept, Task, UnitResult,
+    Beat, Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, OutboxRow, Outcome, Renewal, Rerun,
+    Stage, StagePlan, Submitted, Swept, Task, UnitResult, Worker,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -17,6 +17,9 @@ type Result<T> = std::result::Result<T, StoreError>;
 pub trait Store: Send + Sync {
     /// Accepts a job, or returns the run with the same type and parameters.
     async fn submit(&self, job: NewJob) -> Result<Submitted>;
+    /// Makes a new, linked run of a job that is over, in which failed tasks of its last stage run again and everything
+    /// that succeeded is carried over; `job` is the request. None where the job is not over or none of the tasks failed.
+    async fn rerun(&self, job: NewJob, asked: Rerun) -> Result<Option<Submitted>>;
     /// A job.
     async fn job(&self, id: &JobId) -> Result<Option<Job>>;
     /// Jobs whose id begins with `prefix`, newest first.
@@ -27,6 +30,8 @@ pub trait Store: Send + Sync {
     async fn tasks(&self, id: &JobId, limit: u32) -> Result<Vec<Task>>;
     /// A task.
     async fn task(&self, id: &TaskId) -> Result<Option<Task>>;
+    /// Tasks whose id begins with `prefix`.
+    async fn tasks_by_prefix(&self, prefix: &str, limit: u32) -> Result<Vec<Task>>;
     /// Timeline of a job, oldest first.
     async fn events(&self, id: &JobId) -> Result<Vec<Event>>;
 
@@ -45,6 +50,8 @@ pub trait Store: Send + Sync {
     /// Asks for a job's end: waiting tasks end at once, running ones when their workers see it. False where the
     /// job is over. `jobs_queue` takes the message that lets the job end.
     async fn cancel_job(&self, id: &JobId, jobs_queue: &str, app_name: &str) -> Result<bool>;
+    /// Asks for the end of one task, at once where nobody runs it. Its stage counts it as failed. False where it is over.
+    async fn cancel_task(&self, id: &TaskId, jobs_queue: &str, app_name: &str) -> Result<bool>;
     /// Tasks of a stage.
     async fn stage_size(&self, id: &JobId, stage: u32) -> Result<u32>;
     /// How tasks of a stage ended, in planned order.
@@ -70,13 +77,14 @@ pub trait Store: Send + Sync {
         jobs_queue: &str,
         app_name: &str,
     ) -> Result<Fenced>;
-    /// Finished operations of a task, by sequence.
-    async fn journal(&self, id: &TaskId) -> Result<Vec<JournalEntry>>;
+    /// Finished operations of a task, by sequence. `binding` is what they depend on beside the request (plugin, inputs):
+    /// entries that were recorded under another one are dropped.
+    async fn journal(&self, id: &TaskId, epoch: i64, binding: &str) -> Result<Vec<JournalEntry>>;
     /// Records a finished operation, replacing what stood at and after its sequence.
-    async fn record(&self, id: &TaskId, epoch: i64, entry: JournalEntry) -> Result<Fenced>;
+    async fn record(&self, id: &TaskId, epoch: i64, binding: &str, entry: JournalEntry) -> Result<Fenced>;
 
-    /// Messages to send, oldest first.
-    async fn outbox(&self, limit: u32) -> Result<Vec<OutboxRow>>;
+    /// Takes messages to send, oldest first. No other relay sees them for `hold_ms`.
+    async fn take_outbox(&self, limit: u32, hold_ms: i64) -> Result<Vec<OutboxRow>>;
     /// Forgets messages that were sent.
     async fn outbox_sent(&self, ids: &[i64]) -> Result<()>;
     /// Writes messages again for work that is due and was not hinted at for `quiet_ms`.
@@ -84,4 +92,13 @@ pub trait Store: Send + Sync {
     /// Gives back what other workers of an embedded data directory held. Only for its exclusive owner, at start:
     /// whoever held a lease is dead.
     async fn release_all(&self) -> Result<u64>;
+
+    /// Takes or keeps the named lease of a leader; false where somebody else holds it.
+    async fn lead(&self, name: &str, holder: &str, hold_ms: i64) -> Result<bool>;
+    /// A worker says that it is there.
+    async fn beat(&self, beat: Beat<'_>) -> Result<()>;
+    /// A worker ends in order: its row and its leader's leases go.
+    async fn leave(&self, worker: &str) -> Result<()>;
+    /// Workers, those seen last first.
+    async fn workers(&self) -> Result<Vec<Worker>>;
 }

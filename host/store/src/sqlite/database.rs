@@ -62,6 +62,14 @@ impl SqliteDatabase {
         Ok(self.readers.acquire().await?)
     }
 
+    /// A connection for messages: the writer's, since taking and settling them writes.
+    ///
+    /// # Errors
+    /// When another process keeps the file locked.
+    pub async fn transport(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        Ok(self.writer.acquire().await?)
+    }
+
     /// Closes the file, after the statements that run.
     pub async fn close(&self) {
         self.readers.close().await;
@@ -70,9 +78,13 @@ impl SqliteDatabase {
 }
 
 async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
-    let initial = include_str!("../../../../migrations/sqlite/0001_initial.sql");
-    let migrations =
-        vec![Migration::new(1, "initial".into(), MigrationType::Simple, initial.into_sql_str(), false)];
+    let migration = |version, name: &'static str, text: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+    };
+    let migrations = vec![
+        migration(1, "initial", include_str!("../../../../migrations/sqlite/0001_initial.sql")),
+        migration(2, "many workers", include_str!("../../../../migrations/sqlite/0002_many_workers.sql")),
+    ];
     // Two processes may open a new file at once: the second finds the migration done when it tries again.
     let migrator = Migrator::with_migrations(migrations);
     if migrator.run(pool).await.is_ok() {

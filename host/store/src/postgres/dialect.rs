@@ -1,0 +1,15 @@
+//! What is PostgreSQL's own in the store's statements.
+
+pub(super) use super::PostgresDatabase as Database;
+pub(super) use sqlx::postgres::{PgConnection as Connection, PgRow as Row};
+
+/// Fills in PostgreSQL's spelling.
+pub(super) fn fill(template: &str) -> String {
+    template
+        // Of the statement, not of the transaction; and stable, so that indexes can be used.
+        .replace("{now}", "CAST(extract(epoch FROM statement_timestamp()) * 1000 AS BIGINT)")
+        .replace("{each:$1}", "json_array_elements(CAST($1 AS JSON)) AS each(value)")
+        .replace("{greatest}", "greatest")
+        .replace("{skip_locked}", "FOR UPDATE SKIP LOCKED")
+        .replace("{share}", "FOR SHARE")
+}
