@@ -17,6 +17,12 @@ pub enum BlobError {
     /// The disk is full.
     #[error("no space is left in the zone")]
     Full,
+    /// A later attempt of the same task has published the blob.
+    #[error("a later attempt has published this blob")]
+    Fenced,
+    /// Somebody else is publishing the blob and does not get on.
+    #[error("another process is publishing this blob")]
+    Busy,
     /// The file system failed.
     #[error("blob storage failed: {0}")]
     Io(io::Error),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cap_std::ambient_authority;
@@ -11,10 +12,14 @@ use cap_std::fs::Dir;
 use chrono::{DateTime, Utc};
 
 use crate::error::BlobError;
+use crate::fence::{self, Fence};
 use crate::name::{BlobRef, check_container};
+use crate::owned::OwnedFolder;
 
 /// Folder within a zone for what is not visible yet. No blob name can begin with a dot.
 const STAGING: &str = ".staging";
+/// Folder within a zone for its fences.
+const FENCES: &str = ".fences";
 
 /// A blob as the zone knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +37,27 @@ pub struct BlobFacts {
 /// All zones of a process. Every access goes through an opened folder and cannot leave it, by `..` or symlink.
 #[derive(Debug)]
 pub struct FolderZones {
-    zones: BTreeMap<String, (PathBuf, Dir)>,
+    zones: BTreeMap<String, Zone>,
+}
+
+#[derive(Debug)]
+struct Zone {
+    root: PathBuf,
+    dir: Dir,
+    /// Staging folder of this process, once it stages something.
+    staging: OnceLock<OwnedFolder>,
+}
+
+impl Zone {
+    /// Name of this process's staging folder, below [`STAGING`].
+    fn staging(&self) -> Result<String, BlobError> {
+        if self.staging.get().is_none() {
+            // Of two that come first, one keeps its folder and the other removes it again.
+            let _ = self.staging.set(OwnedFolder::create(&self.root.join(STAGING))?);
+        }
+        let name = self.staging.get().and_then(|folder| folder.path().file_name());
+        Ok(name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
+    }
 }
 
 /// A file in a staging folder of its own: on the right disk, and invisible until [`FolderZones::publish`]. What is
@@ -73,7 +98,8 @@ impl FolderZones {
             std::fs::create_dir_all(root)?;
             let dir = Dir::open_ambient_dir(root, ambient_authority())?;
             dir.create_dir_all(STAGING)?;
-            zones.insert(name.clone(), (root.canonicalize()?, dir));
+            let zone = Zone { root: root.canonicalize()?, dir, staging: OnceLock::new() };
+            zones.insert(name.clone(), zone);
         }
         Ok(Self { zones })
     }
@@ -112,7 +138,7 @@ impl FolderZones {
     /// When the name is not valid, or there is no such blob in the zone.
     pub fn native_path(&self, blob: &BlobRef) -> Result<PathBuf, BlobError> {
         let relative = self.checked(blob)?.canonicalize(blob.path()).map_err(|error| missing(error, blob))?;
-        Ok(self.zone(&blob.zone)?.0.join(relative))
+        Ok(self.zone(&blob.zone)?.root.join(relative))
     }
 
     /// Blobs whose names begin with `prefix`, by name.
@@ -127,7 +153,7 @@ impl FolderZones {
         limit: usize,
     ) -> Result<Vec<BlobFacts>, BlobError> {
         check_container(container)?;
-        let (_, dir) = self.zone(zone)?;
+        let dir = &self.zone(zone)?.dir;
         let mut names = Vec::new();
         match dir.open_dir(container) {
             Ok(folder) => walk(&folder, "", &mut names)?,
@@ -145,7 +171,7 @@ impl FolderZones {
     /// # Errors
     /// When there is no such zone.
     pub fn containers(&self, zone: &str) -> Result<Vec<String>, BlobError> {
-        let (_, dir) = self.zone(zone)?;
+        let dir = &self.zone(zone)?.dir;
         let mut names = Vec::new();
         for entry in dir.entries()? {
             let entry = entry?;
@@ -165,55 +191,60 @@ impl FolderZones {
     pub fn stage(&self, target: &BlobRef) -> Result<Staged, BlobError> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let folder = self.checked(target)?.try_clone()?;
-        let name = format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let zone = self.zone(&target.zone)?;
+        let name = format!("{}/{}", zone.staging()?, COUNTER.fetch_add(1, Ordering::Relaxed));
         folder.create_dir(format!("{STAGING}/{name}"))?;
-        let path = self.zone(&target.zone)?.0.join(STAGING).join(&name).join(STAGED_FILE);
+        let path = zone.root.join(STAGING).join(&name).join(STAGED_FILE);
         Ok(Staged { path, folder, target: target.clone(), name })
     }
 
-    /// Makes a staged file visible under its name, replacing what was there. Synchronised to disk first.
+    /// Makes a staged file visible under its name, replacing what was there. Synchronised to disk first. `fence` says
+    /// for which attempt; none is a person's command.
     ///
     /// # Errors
-    /// When the file is not there or cannot be renamed; it is removed then.
-    pub fn publish(&self, staged: Staged) -> Result<BlobFacts, BlobError> {
+    /// When the file is not there or cannot be renamed, or a later attempt has published; it is removed then.
+    pub fn publish(&self, staged: Staged, fence: Option<&Fence>) -> Result<BlobFacts, BlobError> {
         let dir = self.checked(&staged.target)?;
+        let fences = self.zone(&staged.target.zone)?.root.join(FENCES);
+        let _entered = fence.map(|fence| fence::enter(&fences, &staged.target, fence)).transpose()?;
         publish(dir, &staged.hidden(), &staged.target.path())?;
         self.stat(&staged.target)
     }
 
-    /// Writes a blob atomically.
+    /// Writes a blob atomically; `fence` as for [`Self::publish`].
     ///
     /// # Errors
-    /// When the name is not valid or the content cannot be read or written.
-    pub fn write(&self, target: &BlobRef, content: &mut dyn Read) -> Result<BlobFacts, BlobError> {
+    /// When the name is not valid or the content cannot be read or written, or a later attempt has published.
+    pub fn write(
+        &self,
+        target: &BlobRef,
+        content: &mut dyn Read,
+        fence: Option<&Fence>,
+    ) -> Result<BlobFacts, BlobError> {
         let staged = self.stage(target)?;
         let mut file = staged.folder.create(staged.hidden())?;
         io::copy(content, &mut file)?;
         file.flush()?;
-        self.publish(staged)
+        self.publish(staged, fence)
     }
 
-    /// Removes what dead processes left in the staging folders. To be called before this process stages anything:
-    /// what bears its own number is of an earlier process, too.
+    /// Removes what dead processes left in the staging folders, and fences that nobody needs any more.
     pub fn sweep_staging(&self) {
-        for (_, dir) in self.zones.values() {
-            let Ok(entries) = dir.read_dir(STAGING) else { continue };
-            for entry in entries.flatten().filter(|entry| !owner_lives(&entry.file_name().to_string_lossy()))
-            {
-                // What cannot be removed now is found again at the next start.
-                let _ = dir.remove_dir_all(Path::new(STAGING).join(entry.file_name()));
-            }
+        for zone in self.zones.values() {
+            // What cannot be removed now is found again at the next start.
+            let _ = OwnedFolder::sweep(&zone.root.join(STAGING));
+            fence::sweep(&zone.root.join(FENCES));
         }
     }
 
-    fn zone(&self, name: &str) -> Result<&(PathBuf, Dir), BlobError> {
+    fn zone(&self, name: &str) -> Result<&Zone, BlobError> {
         let known = || self.names().collect::<Vec<_>>().join(", ");
         self.zones.get(name).ok_or_else(|| BlobError::UnknownZone(name.escape_debug().to_string(), known()))
     }
 
     fn checked(&self, blob: &BlobRef) -> Result<&Dir, BlobError> {
         blob.check()?;
-        Ok(&self.zone(&blob.zone)?.1)
+        Ok(&self.zone(&blob.zone)?.dir)
     }
 }
 
@@ -224,12 +255,6 @@ fn publish(dir: &Dir, hidden: &str, visible: &str) -> Result<(), BlobError> {
     }
     dir.rename(hidden, dir, visible)?;
     Ok(())
-}
-
-/// Whether another process that still runs staged this; names begin with its number.
-fn owner_lives(name: &str) -> bool {
-    let owner = name.split('-').next().and_then(|number| number.parse::<u32>().ok());
-    owner.is_some_and(|pid| pid != std::process::id() && Path::new("/proc").join(pid.to_string()).exists())
 }
 
 fn walk(dir: &Dir, prefix: &str, names: &mut Vec<String>) -> Result<(), BlobError> {
@@ -284,8 +309,8 @@ mod tests {
     fn blobs_are_written_listed_and_read() {
         let folder = tempfile::tempdir().expect("a folder");
         let zones = zones(folder.path());
-        zones.write(&blob("a/2.tif"), &mut &b"two"[..]).expect("writes");
-        zones.write(&blob("a/1.tif"), &mut &b"one"[..]).expect("writes");
+        zones.write(&blob("a/2.tif"), &mut &b"two"[..], None).expect("writes");
+        zones.write(&blob("a/1.tif"), &mut &b"one"[..], None).expect("writes");
         let names: Vec<String> = zones
             .list("silver", "cogs", "a/", 10)
             .expect("lists")
@@ -313,7 +338,7 @@ mod tests {
             assert!(zones.read(&blob(name)).is_err(), "{name} was read");
             assert!(zones.native_path(&blob(name)).is_err(), "{name} was resolved");
         }
-        assert!(zones.write(&blob("etc/new"), &mut &b""[..]).is_err());
+        assert!(zones.write(&blob("etc/new"), &mut &b""[..], None).is_err());
     }
 
     #[test]
@@ -324,11 +349,29 @@ mod tests {
         std::fs::write(&staged.path, "half").expect("writes");
         assert!(zones.list("silver", "cogs", "", 10).expect("lists").is_empty());
         assert!(zones.stat(&blob("x.tif")).is_err());
-        assert_eq!(zones.publish(staged).expect("publishes").size_bytes, 4);
-        let left = zones.stage(&blob("y.tif")).expect("stages");
-        std::fs::write(&left.path, "left").expect("writes");
+        assert_eq!(zones.publish(staged, None).expect("publishes").size_bytes, 4);
+        let running = zones.stage(&blob("y.tif")).expect("stages");
+        std::fs::write(&running.path, "half").expect("writes");
         zones.sweep_staging();
-        assert!(!left.path.exists());
+        assert!(running.path.exists(), "what a living process stages is left alone");
+    }
+
+    /// B2: of two attempts of a task the later one wins, in whatever order they publish; other tasks may replace it.
+    #[test]
+    fn a_stale_attempt_cannot_publish_over_a_later_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let zones = zones(folder.path());
+        let fence = |owner: &str, epoch| Some(Fence { owner: owner.into(), epoch });
+        let publish =
+            |text: &str, fence: Option<Fence>| zones.write(&blob("x"), &mut text.as_bytes(), fence.as_ref());
+        publish("first", fence("task", 1)).expect("publishes");
+        publish("third", fence("task", 3)).expect("publishes");
+        assert!(matches!(publish("second", fence("task", 2)), Err(BlobError::Fenced)));
+        let mut text = String::new();
+        zones.read(&blob("x")).expect("opens").read_to_string(&mut text).expect("reads");
+        assert_eq!(text, "third");
+        publish("again", fence("task", 3)).expect("an attempt may publish twice");
+        publish("other", fence("another task", 1)).expect("publishes");
     }
 
     #[test]
@@ -341,7 +384,8 @@ mod tests {
         }
         let folder = tempfile::tempdir().expect("a folder");
         let zones = zones(folder.path());
-        assert!(matches!(zones.write(&blob("x"), &mut Broken), Err(BlobError::Full)));
+        assert!(matches!(zones.write(&blob("x"), &mut Broken, None), Err(BlobError::Full)));
+        drop(zones);
         let staging = folder.path().join("silver").join(STAGING);
         assert_eq!(std::fs::read_dir(staging).expect("lists").count(), 0);
     }

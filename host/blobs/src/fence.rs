@@ -1,0 +1,85 @@
+//! Fences: a worker that lost its lease while it was asleep must not publish over what its successor published.
+//!
+//! Each target has a small file that names the last attempt that published there. It is locked while a publication
+//! compares and renames, so that of two attempts of one task the later one always wins, in whatever order they arrive.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::BlobError;
+use crate::name::BlobRef;
+use crate::owned::try_lock;
+
+/// Longest wait for another publication of the same blob: it only renames.
+const WAIT: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(5);
+/// Fences older than this are removed: no attempt sleeps that long.
+const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Which attempt publishes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// The task.
+    pub owner: String,
+    /// Epoch of its lease: a later attempt has a larger one.
+    pub epoch: i64,
+}
+
+/// Held while a publication is made visible.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    _file: File,
+}
+
+/// Takes the fence of a target; `folder` holds the zone's fences.
+///
+/// # Errors
+/// [`BlobError::Fenced`] where a later attempt was here, [`BlobError::Busy`] where somebody holds the fence for too long.
+pub(crate) fn enter(folder: &Path, target: &BlobRef, fence: &Fence) -> Result<Entered, BlobError> {
+    std::fs::create_dir_all(folder)?;
+    let digest = Sha256::digest(target.path());
+    let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let mut file = wait_for(&folder.join(name))?;
+    let mut last = String::new();
+    file.read_to_string(&mut last)?;
+    let (owner, epoch) = last.split_once(' ').unwrap_or_default();
+    if owner == fence.owner && epoch.parse().is_ok_and(|epoch: i64| epoch > fence.epoch) {
+        return Err(BlobError::Fenced);
+    }
+    file.rewind()?;
+    file.set_len(0)?;
+    write!(file, "{} {}", fence.owner, fence.epoch)?;
+    Ok(Entered { _file: file })
+}
+
+#[expect(clippy::disallowed_methods, reason = "publishing blocks anyway: it runs on a thread for that")]
+fn wait_for(path: &Path) -> Result<File, BlobError> {
+    let end = Instant::now() + WAIT;
+    loop {
+        if let Some(file) = try_lock(path)? {
+            return Ok(file);
+        }
+        if Instant::now() >= end {
+            return Err(BlobError::Busy);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Removes fences that nobody needs any more.
+pub(crate) fn sweep(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+        if age.is_some_and(|age| age > KEEP)
+            && let Ok(Some(_held)) = try_lock(&entry.path())
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
