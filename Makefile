@@ -60,4 +60,4 @@ bench: build ## Plugins, throughput, and the encoder beside gdal_translate
 	@python3 tests/bench/cog.py
 
 clean: ## Remove what was built
-	rm -rf bin plugins/dist plugins/dist-example plugins/dist-hostile plugins/target $(VENV) .geoworker
+	rm -rf bin plugins/dist plugins/dist-example plugins/dist-hostile plugins/dist-simulation plugins/target $(VENV) .geoworker

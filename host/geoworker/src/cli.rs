@@ -38,12 +38,9 @@ pub(crate) enum Command {
     /// Run the server: poll queues, run tasks, advance jobs. Ctrl-C ends it in order, twice at once.
     #[command(after_help = "Examples:
   APP_MODE=standalone geoworker serve --data-dir /srv/geoworker
-  geoworker serve --max-tasks 1     # one task, then exit: for scaling by jobs")]
-    Serve {
-        /// Exit after this many tasks.
-        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-        max_tasks: Option<u64>,
-    },
+  POSTGRES_HOST=db POSTGRES_USER=geo POSTGRES_DATABASE=geo APP_MODE=worker_docker geoworker serve
+  geoworker serve --once            # one task, or none where none comes: for scaling by jobs")]
+    Serve(ServeArgs),
     /// Submit a job to the server on this data directory.
     #[command(after_help = "Examples:
   geoworker submit hello_world --param n=10 --wait
@@ -55,11 +52,11 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// List jobs, or show one with its stages, tasks and events.
     Jobs(JobsArgs),
-    /// List the tasks of a job, with routing, attempts and errors.
-    Tasks {
-        /// Id of the job, or its first digits.
-        job: String,
-    },
+    /// List the tasks of a job, show, cancel or retry one.
+    #[command(subcommand)]
+    Tasks(TasksCommand),
+    /// List the workers on this database, with what they run and when they were last seen.
+    Workers,
     /// Look at plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -94,6 +91,44 @@ pub(crate) enum Command {
     /// Run one native operation (what the server starts as a child process).
     #[command(hide = true)]
     NativeOp,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Exit after this many tasks.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_tasks: Option<u64>,
+    /// Exit after one task, or when none came within 30 s.
+    #[arg(long, conflicts_with = "max_tasks")]
+    pub(crate) once: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TasksCommand {
+    /// List the tasks of a job, with routing, attempts, what they wait for, and errors.
+    List {
+        /// Id of the job, or its first digits.
+        job: String,
+    },
+    /// Show one task with its timeline.
+    Show {
+        /// Id of the task, or its first digits.
+        task: String,
+    },
+    /// Cancel one task, at once where nobody runs it. Its stage counts it as failed.
+    Cancel {
+        /// Id of the task, or its first digits.
+        task: String,
+    },
+    /// Try one failed task again: a new run of its job, in which everything that succeeded is carried over.
+    #[command(after_help = "Example:\n  geoworker tasks retry 3f9a1c --wait")]
+    Retry {
+        /// Id of the task, or its first digits.
+        task: String,
+        /// Wait for the new run's end; exit status 1 where it fails.
+        #[arg(long)]
+        wait: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -144,6 +179,22 @@ pub(crate) enum JobsCommand {
         /// Print its timeline too.
         #[arg(long)]
         events: bool,
+    },
+    /// Try all failed tasks of a job again: a new run, in which everything that succeeded is carried over.
+    Retry {
+        /// Id of the job, or its first digits.
+        job: String,
+        /// Wait for the new run's end; exit status 1 where it fails.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Run all of a job again, as a new run that is linked to it.
+    Rerun {
+        /// Id of the job, or its first digits.
+        job: String,
+        /// Wait for the new run's end; exit status 1 where it fails.
+        #[arg(long)]
+        wait: bool,
     },
     /// Cancel one job: waiting tasks end at once, running ones are stopped.
     Cancel {

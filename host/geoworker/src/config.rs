@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use geoworker_machine::routing::{DEFAULT_SIZE_THRESHOLD_MB, QueueNames, Router};
 use geoworker_machine::{AppMode, ErrorInfo, RetryPolicy, codes};
+use geoworker_store::PostgresSettings;
 use geoworker_worker::{Slots, WorkerSettings};
 use serde_json::{Value, json};
 
@@ -22,6 +23,16 @@ pub(crate) struct Config {
     pub(crate) limits_file: Option<PathBuf>,
     pub(crate) log: LogSettings,
     pub(crate) worker: WorkerSettings,
+    pub(crate) backend: Backend,
+}
+
+/// Where truth and transport are.
+#[derive(Debug, Clone)]
+pub(crate) enum Backend {
+    /// A SQLite file in the data directory, for one server.
+    Embedded,
+    /// A PostgreSQL database, for any number of workers.
+    Postgres(PostgresSettings),
 }
 
 /// Where settings come from: the environment, or a table in tests.
@@ -58,13 +69,13 @@ impl Config {
             format: source.get("LOG_FORMAT").unwrap_or_default(),
             app_name: worker.app_name.clone(),
         };
-        reader.check_backends(mode);
+        let backend = reader.backend(mode);
         if !reader.problems.is_empty() {
             return Err(ErrorInfo::permanent(codes::CONFIG_INVALID, reader.problems.join("; ")));
         }
         check_available(source)?;
         let limits_file = source.get("GEOWORKER_LIMITS").map(PathBuf::from);
-        Ok(Self { data_dir, plugins, limits_file, log, worker })
+        Ok(Self { data_dir, plugins, limits_file, log, worker, backend })
     }
 
     /// For `config show`. There are no secrets in the embedded default; those of the environment are redacted.
@@ -77,7 +88,13 @@ impl Config {
             "data_dir": self.data_dir,
             "plugins": self.plugins,
             "limits_file": self.limits_file,
-            "backends": {"database": "sqlite", "queue": "embedded", "blobs": "folders"},
+            "backends": match &self.backend {
+                Backend::Embedded => json!({"database": "sqlite", "queue": "sqlite", "blobs": "folders"}),
+                Backend::Postgres(postgres) => {
+                    let place = format!("postgres {postgres:?}");
+                    json!({"database": place, "queue": place, "blobs": "folders"})
+                }
+            },
             "queues": worker.router.queues,
             "size_threshold_mb": worker.router.size_threshold_bytes / 1_000_000,
             "long_running_task_types": worker.router.long_running_types,
@@ -144,7 +161,7 @@ impl Reader<'_> {
         let types = self.source.get("LONG_RUNNING_TASK_TYPES").unwrap_or_default();
         let lease = self.seconds("GEOWORKER_LEASE_SECONDS", defaults.lease);
         WorkerSettings {
-            worker_id: format!("{app_name}-{}", std::process::id()),
+            worker_id: worker_id(&app_name),
             app_name,
             mode,
             router: Router {
@@ -165,6 +182,8 @@ impl Reader<'_> {
             lease,
             poll: defaults.poll,
             max_tasks: None,
+            until_idle: false,
+            exclusive: false,
             sweep: self.seconds("GEOWORKER_SWEEP_SECONDS", defaults.sweep),
             grace: self.seconds("GEOWORKER_GRACE_SECONDS", defaults.grace),
             retry: RetryPolicy {
@@ -212,45 +231,46 @@ impl Reader<'_> {
         )
     }
 
-    /// Every mode but standalone shares a database and a broker with others.
-    fn check_backends(&mut self, mode: AppMode) {
-        if mode == AppMode::Standalone {
-            return;
+    /// Every mode but standalone shares a database with others; standalone may.
+    fn backend(&mut self, mode: AppMode) -> Backend {
+        const NEEDED: [&str; 3] = ["POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_DATABASE"];
+        let asked = NEEDED.iter().any(|name| self.source.get(name).is_some());
+        if mode == AppMode::Standalone && !asked {
+            return Backend::Embedded;
         }
-        let mut missing = Vec::new();
-        if self.source.get("ServiceBusConnection").is_none()
-            && self.source.get("SERVICE_BUS_NAMESPACE").is_none()
-        {
-            missing.push("ServiceBusConnection or SERVICE_BUS_NAMESPACE");
-        }
-        let needed = [
-            "POSTGRES_HOST",
-            "POSTGRES_USER",
-            "POSTGRES_DATABASE",
-            "BRONZE_STORAGE_ACCOUNT",
-            "SILVER_STORAGE_ACCOUNT",
-        ];
-        missing.extend(needed.iter().filter(|name| self.source.get(name).is_none()));
+        let missing: Vec<&str> = NEEDED.into_iter().filter(|name| self.source.get(name).is_none()).collect();
         if !missing.is_empty() {
-            self.problems.push(format!("APP_MODE={mode} needs {}", missing.join(", ")));
+            let who = if asked { "PostgreSQL".to_owned() } else { format!("APP_MODE={mode}") };
+            self.problems.push(format!("{who} needs {}", missing.join(", ")));
         }
+        let text = |name: &str| self.source.get(name).unwrap_or_default();
+        let settings = PostgresSettings {
+            host: text("POSTGRES_HOST"),
+            port: 0,
+            user: text("POSTGRES_USER"),
+            password: self.source.get("POSTGRES_PASSWORD"),
+            database: text("POSTGRES_DATABASE"),
+        };
+        Backend::Postgres(PostgresSettings { port: self.number("POSTGRES_PORT", 5432), ..settings })
     }
+}
+
+/// Unique among the workers of a database: number and start of the process tell those of one machine apart.
+fn worker_id(app_name: &str) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let started = chrono::Utc::now().timestamp_millis();
+    format!("{app_name}-{}-{}-{started:x}", host.trim(), std::process::id())
 }
 
 /// Says so where settings ask for what this build does not contain, instead of ignoring them.
 fn check_available(source: &dyn Source) -> Result<(), ErrorInfo> {
-    let names = [
-        "ServiceBusConnection",
-        "SERVICE_BUS_NAMESPACE",
-        "POSTGRES_HOST",
-        "BRONZE_STORAGE_ACCOUNT",
-        "SILVER_STORAGE_ACCOUNT",
-    ];
+    let names =
+        ["ServiceBusConnection", "SERVICE_BUS_NAMESPACE", "BRONZE_STORAGE_ACCOUNT", "SILVER_STORAGE_ACCOUNT"];
     let set: Vec<&str> = names.into_iter().filter(|name| source.get(name).is_some()).collect();
     if set.is_empty() {
         return Ok(());
     }
-    let message = format!("this build has the embedded backends only, and {} is set", set.join(", "));
+    let message = format!("this build has SQLite, PostgreSQL and folders, and {} is set", set.join(", "));
     Err(ErrorInfo::permanent(codes::CONFIG_BACKEND_UNAVAILABLE, message))
 }
 
@@ -282,6 +302,22 @@ mod tests {
         assert_eq!(config.data_dir, Path::new(".geoworker"));
     }
 
+    /// Secrets are not printed.
+    #[test]
+    fn postgres_settings_make_a_shared_backend() {
+        let config = read(&[
+            ("POSTGRES_HOST", "db"),
+            ("POSTGRES_USER", "geo"),
+            ("POSTGRES_DATABASE", "geo"),
+            ("POSTGRES_PASSWORD", "hunter2"),
+            ("APP_MODE", "worker_docker"),
+        ]);
+        let config = config.expect("is valid");
+        let shown = config.to_json().to_string();
+        assert!(shown.contains("geo@db:5432/geo"), "{shown}");
+        assert!(!shown.contains("hunter2") && !format!("{config:?}").contains("hunter2"));
+    }
+
     /// R1, R3, R5: one error that names everything.
     #[test]
     fn one_error_names_everything_that_is_wrong() {
@@ -295,9 +331,9 @@ mod tests {
         for part in [
             "FUNCTIONS_WORKER_RUNTIME",
             "GEOWORKER_SLOTS",
-            "SERVICE_BUS_NAMESPACE",
             "POSTGRES_HOST",
-            "SILVER_STORAGE_ACCOUNT",
+            "POSTGRES_USER",
+            "POSTGRES_DATABASE",
         ] {
             assert!(error.message.contains(part), "{part} is not in: {}", error.message);
         }
@@ -307,8 +343,10 @@ mod tests {
 
     #[test]
     fn settings_of_missing_backends_are_not_ignored() {
-        let error = read(&[("POSTGRES_HOST", "db")]).expect_err("is refused");
+        let error = read(&[("SERVICE_BUS_NAMESPACE", "bus")]).expect_err("is refused");
         assert_eq!(error.code, codes::CONFIG_BACKEND_UNAVAILABLE);
+        let error = read(&[("POSTGRES_HOST", "db")]).expect_err("is incomplete");
+        assert!(error.message.contains("POSTGRES_USER, POSTGRES_DATABASE"), "{}", error.message);
         assert!(read(&[("GEOWORKER_LEASE_SECONDS", "0")]).is_err());
         assert_eq!(
             read(&[("GEOWORKER_LEASE_SECONDS", "0.5")]).expect("is valid").worker.lease,

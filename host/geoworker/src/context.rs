@@ -8,19 +8,24 @@ use std::sync::Arc;
 use geoworker_blobs::FolderZones;
 use geoworker_machine::{ErrorInfo, codes};
 use geoworker_plugins::{Limits, PluginEngine, Registry, load_directory};
-use geoworker_queue::{EmbeddedQueue, QueueSettings};
-use geoworker_store::{SqliteDatabase, SqliteStore};
+use geoworker_queue::{EmbeddedQueue, PostgresQueue, Queue, QueueSettings};
+use geoworker_store::{PostgresDatabase, PostgresStore, SqliteDatabase, SqliteStore, Store};
 use geoworker_worker::Platform;
 
-use crate::config::Config;
+use crate::config::{Backend, Config};
 
 /// Zones of the embedded default.
 const ZONES: [&str; 2] = ["bronze", "silver"];
 
-/// An open data directory.
+/// Everything that a command works on.
 pub(crate) struct Context {
     pub(crate) platform: Platform,
-    database: SqliteDatabase,
+    database: Database,
+}
+
+enum Database {
+    Sqlite(SqliteDatabase),
+    Postgres(PostgresDatabase),
 }
 
 impl Context {
@@ -43,13 +48,25 @@ impl Context {
 
     async fn open_with(config: &Config, registry: Registry) -> Result<Self, ErrorInfo> {
         create_data_dir(&config.data_dir)?;
-        let database = SqliteDatabase::open(&config.data_dir.join("geoworker.db"))
-            .await
-            .map_err(|error| error.info())?;
         let settings = QueueSettings { lock: config.worker.lease, ..QueueSettings::default() };
+        let (database, store, queue) = match &config.backend {
+            Backend::Embedded => {
+                let file = config.data_dir.join("geoworker.db");
+                let db = SqliteDatabase::open(&file).await.map_err(|error| error.info())?;
+                let store: Arc<dyn Store> = Arc::new(SqliteStore::new(db.clone()));
+                let queue: Arc<dyn Queue> = Arc::new(EmbeddedQueue::new(db.clone(), settings));
+                (Database::Sqlite(db), store, queue)
+            }
+            Backend::Postgres(postgres) => {
+                let db = PostgresDatabase::open(postgres).await.map_err(|error| error.info())?;
+                let store: Arc<dyn Store> = Arc::new(PostgresStore::new(db.clone()));
+                let queue: Arc<dyn Queue> = Arc::new(PostgresQueue::new(db.clone(), settings));
+                (Database::Postgres(db), store, queue)
+            }
+        };
         let platform = Platform::new(
-            Arc::new(SqliteStore::new(database.clone())),
-            Arc::new(EmbeddedQueue::new(database.clone(), settings)),
+            store,
+            queue,
             Arc::new(open_zones(&config.data_dir)?),
             Arc::new(registry),
             config.worker.clone(),
@@ -59,7 +76,10 @@ impl Context {
 
     /// Closes the database after what runs.
     pub(crate) async fn close(self) {
-        self.database.close().await;
+        match self.database {
+            Database::Sqlite(db) => db.close().await,
+            Database::Postgres(db) => db.close().await,
+        }
     }
 }
 

@@ -28,12 +28,22 @@ impl PluginEngine {
     /// # Errors
     /// Where this processor cannot be compiled for.
     pub fn new() -> wasmtime::Result<Self> {
+        let engine = Self::without_clock()?;
+        start_ticker(&engine.engine);
+        Ok(engine)
+    }
+
+    /// An engine whose clock stands: guests are neither interrupted nor limited in CPU time, so that a simulation with
+    /// trusted guests repeats itself exactly.
+    ///
+    /// # Errors
+    /// Where this processor cannot be compiled for.
+    pub fn without_clock() -> wasmtime::Result<Self> {
         let mut config = Config::new();
         config.wasm_component_model(true).epoch_interruption(true).max_wasm_stack(WASM_STACK);
         let engine = Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
         bindings::Plugin::add_to_linker::<_, HasSelf<GuestState>>(&mut linker, |state| state)?;
-        start_ticker(&engine);
         Ok(Self { engine, linker: Arc::new(linker) })
     }
 

@@ -15,7 +15,7 @@ use tracing::Instrument;
 use crate::core::rfc3339;
 use crate::keeper::{Progress, Stops, keep};
 use crate::messages::Settlement;
-use crate::operations::TaskServices;
+use crate::operations::{Deferral, Journaled, TaskServices};
 use crate::platform::Platform;
 use crate::settings::millis;
 use crate::supervisor::Native;
@@ -24,6 +24,8 @@ use crate::supervisor::Native;
 const ENDING: Duration = Duration::from_secs(3);
 /// Tries to write an outcome; the keeper holds the lease meanwhile.
 const FINISH_TRIES: u32 = 30;
+/// How long a deferred attempt waits.
+const DEFERRAL: Duration = Duration::from_secs(30);
 /// Between those tries.
 const FINISH_PAUSE: Duration = Duration::from_secs(1);
 
@@ -82,6 +84,7 @@ async fn run(
     interrupt: &CancellationToken,
 ) -> Settlement {
     let started = Instant::now();
+    let _working = platform.truth.working();
     let progress: Progress = Arc::new(Mutex::new(None));
     let stops = Stops::new(interrupt);
     let keeper =
@@ -98,6 +101,7 @@ async fn run(
     match (written, outcome) {
         (Some(Fenced::Accepted), Outcome::Failed(error)) => Settlement::dead(&error.code, &error.message),
         (Some(Fenced::Accepted), Outcome::GiveBack(_)) | (None, _) => Settlement::Abandon,
+        // Retries and deferred attempts have a message of their own.
         _ => Settlement::Complete,
     }
 }
@@ -117,13 +121,23 @@ async fn attempt(
         let message = format!("{} attempts ended without an answer", task.attempt - 1);
         return Outcome::Failed(ErrorInfo::permanent(codes::ATTEMPTS_EXHAUSTED, message));
     }
-    let journal = match platform.store.journal(&task.task_id).await {
-        Ok(journal) => journal,
-        Err(error) => return Outcome::GiveBack(error.to_string()),
+    let binding = match binding(platform, plugin, info, task).await {
+        Ok(binding) => binding,
+        Err(error) => return decide(platform, task, Err(PluginError::Failed(error)), None),
+    };
+    // The first claim of a task finds nothing that was finished before.
+    let journal = if task.lease_epoch == 1 {
+        Vec::new()
+    } else {
+        match platform.store.journal(&task.task_id, task.lease_epoch, &binding).await {
+            Ok(journal) => journal,
+            Err(error) => return Outcome::GiveBack(error.to_string()),
+        }
     };
     if !journal.is_empty() {
         tracing::info!(operations = journal.len(), "finished operations are answered from the journal");
     }
+    let deferred = Deferral::default();
     let services = TaskServices {
         platform: platform.clone(),
         task: task.clone(),
@@ -132,6 +146,9 @@ async fn attempt(
         progress,
         over: over.clone(),
         started,
+        binding,
+        journaled: Journaled::of(&journal),
+        deferred: Arc::clone(&deferred),
     };
     let journal = journal
         .into_iter()
@@ -145,6 +162,7 @@ async fn attempt(
     let context = context(task, job);
     let limit = Duration::from_secs(u64::from(task.timeout_seconds));
     let handled = tokio::select! {
+        biased;
         handled = plugin.handle(info, &context, Box::new(services), journal) => handled,
         // Operations end by themselves when the attempt is over or out of time, and clean up behind them. Only a
         // guest that does not ask for any is cut off here.
@@ -156,12 +174,40 @@ async fn attempt(
             Err(PluginError::Failed(ErrorInfo::transient(codes::TIMEOUT, message)))
         }
     };
-    decide(platform, task, handled)
+    let waits_for = deferred.lock().ok().and_then(|mut reason| reason.take());
+    decide(platform, task, handled, waits_for)
 }
 
-fn decide(platform: &Platform, task: &Task, handled: Result<Value, PluginError>) -> Outcome {
+/// What the answers of finished operations depend on, beside what was asked: the plugin, and the inputs as they are now.
+async fn binding(
+    platform: &Platform,
+    plugin: &LoadedPlugin,
+    info: &TaskTypeInfo,
+    task: &Task,
+) -> Result<String, ErrorInfo> {
+    if info.operations.is_empty() {
+        return Ok(plugin.digest.clone());
+    }
+    let inputs = platform.inputs(plugin, &info.name, &task.parameters).await?;
+    let parts = inputs
+        .iter()
+        .flat_map(|facts| [facts.blob.zone.as_str(), &facts.blob.container, &facts.blob.name, &facts.etag]);
+    let parts: Vec<&str> = std::iter::once(plugin.digest.as_str()).chain(parts).collect();
+    Ok(geoworker_machine::ids::digest(&parts))
+}
+
+fn decide(
+    platform: &Platform,
+    task: &Task,
+    handled: Result<Value, PluginError>,
+    waits_for: Option<String>,
+) -> Outcome {
     let error = match handled {
         Ok(value) => return Outcome::Completed(value),
+        Err(PluginError::Stopped(_)) if waits_for.is_some() => {
+            let reason = waits_for.unwrap_or_default();
+            return Outcome::Deferred { reason, delay_ms: millis(DEFERRAL) };
+        }
         Err(PluginError::Stopped(reason)) => return Outcome::GiveBack(reason),
         Err(PluginError::Failed(error)) => error,
     };
@@ -233,5 +279,6 @@ fn report(outcome: &Outcome, written: Option<Fenced>, elapsed: Duration) {
         }
         Outcome::Cancelled => tracing::info!(duration_ms, "task cancelled"),
         Outcome::GiveBack(reason) => tracing::warn!(duration_ms, "task given back: {reason}"),
+        Outcome::Deferred { reason, .. } => tracing::info!(duration_ms, "task deferred: {reason}"),
     }
 }

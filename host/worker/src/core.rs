@@ -132,7 +132,7 @@ impl Platform {
     }
 
     /// Facts of the inputs that are there; a missing one shows when the task runs.
-    async fn inputs(
+    pub(crate) async fn inputs(
         &self,
         plugin: &LoadedPlugin,
         name: &str,

@@ -45,14 +45,19 @@ pub(crate) async fn keep(platform: Platform, task: Task, receipt: Receipt, progr
     let mut lock_due = Instant::now() + settings.renew;
     loop {
         tokio::select! {
+            biased;
             () = stops.done.cancelled() => return,
             () = tokio::time::sleep(beat) => {}
         }
         let latest = progress.lock().ok().and_then(|mut latest| latest.take());
         let asked_at = Instant::now();
         match platform.store.renew(&task.task_id, task.lease_epoch, settings.lease_ms(), latest).await {
-            Ok(Renewal::Held) => held_until = asked_at + settings.lease,
+            Ok(Renewal::Held) => {
+                platform.truth.answered();
+                held_until = asked_at + settings.lease;
+            }
             Ok(Renewal::Cancelling) => {
+                platform.truth.answered();
                 held_until = asked_at + settings.lease;
                 stops.cancelled.cancel();
                 stops.over.cancel();
@@ -62,10 +67,15 @@ pub(crate) async fn keep(platform: Platform, task: Task, receipt: Receipt, progr
                 return stops.over.cancel();
             }
             Err(error) if Instant::now() >= held_until => {
+                platform.truth.silent();
                 tracing::warn!(%error, "the lease ran out while the database did not answer");
                 return stops.over.cancel();
             }
-            Err(error) => tracing::warn!(%error, "the lease could not be renewed; trying again"),
+            Err(error) => {
+                // Whoever cannot keep what it holds takes no more.
+                platform.truth.silent();
+                tracing::warn!(%error, "the lease could not be renewed; trying again");
+            }
         }
         if Instant::now() >= lock_due {
             lock_due = Instant::now() + settings.renew;

@@ -1,4 +1,6 @@
 //! The worker: polls queues, claims tasks, keeps leases, runs plugins, supervises native operations, advances jobs.
+//!
+//! Every `select!` is biased: what ends something comes first, and a simulation repeats itself exactly.
 
 mod attempt;
 mod core;
@@ -12,6 +14,7 @@ mod scratch;
 mod settings;
 mod submit;
 mod supervisor;
+mod truth;
 
 pub use platform::Platform;
 pub use run::{Shutdown, run};

@@ -79,8 +79,7 @@ impl Platform {
     }
 
     async fn send_later(&self, queue: &str, message: &ReceivedMessage, ms: i64) -> Result<(), QueueError> {
-        let not_before = chrono::Utc::now().timestamp_millis() + ms.max(0);
-        self.queue.send(queue, &[OutgoingMessage { body: message.body.clone(), not_before }]).await?;
+        self.queue.send(queue, &[OutgoingMessage { body: message.body.clone(), delay_ms: ms }]).await?;
         self.queue.complete(queue, &message.receipt).await
     }
 }

@@ -1,12 +1,12 @@
 //! The operations that handlers ask for: raster work in child processes, blobs, the catalogue.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::SecondsFormat;
-use geoworker_blobs::{BlobError, BlobFacts, BlobRef, Staged};
+use geoworker_blobs::{BlobError, BlobFacts, BlobRef, Fence, Staged};
 use geoworker_machine::{ErrorInfo, codes};
 use geoworker_plugins::{HostServices, JournaledOperation, OperationError, UnitResult};
 use geoworker_raster::model::CogOptions;
@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::keeper::Progress;
 use crate::platform::Platform;
-use crate::scratch::Scratch;
 use crate::submit::blob_error;
 use crate::supervisor::{Native, NativeFailure};
 
@@ -26,6 +25,46 @@ type Answer = Result<Value, OperationError>;
 
 /// Members that a STAC item must have before it is written.
 const ITEM_MEMBERS: &[&str] = &["type", "stac_version", "id", "geometry", "properties", "links", "assets"];
+
+/// Operations that one task may have remembered, and bytes of their answers.
+const JOURNAL_ENTRIES: u32 = 10_000;
+const JOURNAL_BYTES: usize = 16 << 20;
+
+/// What an attempt waits for that cannot go on now.
+pub(crate) type Deferral = Arc<Mutex<Option<String>>>;
+
+/// How much of a task is remembered.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Journaled {
+    entries: u32,
+    bytes: usize,
+}
+
+impl Journaled {
+    pub(crate) fn of(journal: &[JournalEntry]) -> Self {
+        let mut journaled = Self::default();
+        journal.iter().for_each(|entry| journaled.add(&entry.outcome));
+        journaled
+    }
+
+    fn add(&mut self, outcome: &Value) {
+        self.entries += 1;
+        self.bytes += outcome.to_string().len();
+    }
+
+    fn check(self) -> Result<(), OperationError> {
+        if self.entries <= JOURNAL_ENTRIES && self.bytes <= JOURNAL_BYTES {
+            return Ok(());
+        }
+        let message = format!(
+            "{} operations with {} KiB of answers; at most {JOURNAL_ENTRIES} with {} KiB are remembered",
+            self.entries,
+            self.bytes >> 10,
+            JOURNAL_BYTES >> 10
+        );
+        Err(failed(codes::JOURNAL_LIMIT, message))
+    }
+}
 
 /// Services of one attempt.
 pub(crate) struct TaskServices {
@@ -37,6 +76,10 @@ pub(crate) struct TaskServices {
     /// Cancelled when the attempt must end: lease lost, shutdown or time-out.
     pub(crate) over: CancellationToken,
     pub(crate) started: Instant,
+    /// What finished operations depend on.
+    pub(crate) binding: String,
+    pub(crate) journaled: Journaled,
+    pub(crate) deferred: Deferral,
 }
 
 #[async_trait]
@@ -64,7 +107,10 @@ impl HostServices for TaskServices {
             outcome: entry.outcome,
             duration_ms: i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX),
         };
-        match self.platform.store.record(&self.task.task_id, self.task.lease_epoch, entry).await {
+        self.journaled.add(&entry.outcome);
+        self.journaled.check()?;
+        let (task, binding) = (&self.task, &self.binding);
+        match self.platform.store.record(&task.task_id, task.lease_epoch, binding, entry).await {
             Ok(Fenced::Accepted) => Ok(()),
             Ok(Fenced::Stale) => Err(OperationError::Aborted("the lease was lost".into())),
             Err(error) => Err(OperationError::Aborted(error.to_string())),
@@ -153,8 +199,13 @@ impl TaskServices {
     /// B2: a stale worker cannot publish.
     async fn publish(&self, staged: Staged) -> Result<BlobFacts, OperationError> {
         self.still_held().await?;
-        let zones = Arc::clone(&self.platform.zones);
-        blocking(move || zones.publish(staged)).await
+        let (zones, fence) = (Arc::clone(&self.platform.zones), self.fence());
+        blocking(move || zones.publish(staged, Some(&fence))).await
+    }
+
+    /// A lease that is lost between the look and the publication shows at the zone itself.
+    fn fence(&self) -> Fence {
+        Fence { owner: self.task.task_id.to_string(), epoch: self.task.lease_epoch }
     }
 
     async fn still_held(&self) -> Result<(), OperationError> {
@@ -168,8 +219,9 @@ impl TaskServices {
 
     async fn native(&self, operation: Operation) -> Answer {
         let name = format!("{}-{}", self.task.task_id.short(), self.task.lease_epoch);
-        let scratch = Scratch::create(&self.platform.settings.scratch, &name)
-            .map_err(|error| blob_failure(BlobError::from(error)))?;
+        let root = &self.platform.settings.scratch;
+        let scratch = self.platform.scratch.create(root, &name);
+        let scratch = scratch.map_err(|error| blob_failure(BlobError::from(error)))?;
         let limit =
             Duration::from_secs(u64::from(self.task.timeout_seconds)).saturating_sub(self.started.elapsed());
         let progress = Arc::clone(&self.progress);
@@ -208,8 +260,8 @@ impl TaskServices {
     async fn copy(&self, request: &Value) -> Answer {
         let (source, target): (BlobRef, BlobRef) = (part(request, "source")?, part(request, "target")?);
         self.still_held().await?;
-        let zones = Arc::clone(&self.platform.zones);
-        Ok(facts(&blocking(move || zones.write(&target, &mut zones.read(&source)?)).await?))
+        let (zones, fence) = (Arc::clone(&self.platform.zones), self.fence());
+        Ok(facts(&blocking(move || zones.write(&target, &mut zones.read(&source)?, Some(&fence))).await?))
     }
 
     async fn publish_item(&self, request: &Value) -> Answer {
@@ -231,8 +283,8 @@ impl TaskServices {
     async fn write_json(&self, target: &BlobRef, document: &Value) -> Answer {
         self.still_held().await?;
         let text = serde_json::to_string_pretty(document).map_err(|error| invalid(&error))?;
-        let (zones, target) = (Arc::clone(&self.platform.zones), target.clone());
-        Ok(facts(&blocking(move || zones.write(&target, &mut text.as_bytes())).await?))
+        let (zones, fence, target) = (Arc::clone(&self.platform.zones), self.fence(), target.clone());
+        Ok(facts(&blocking(move || zones.write(&target, &mut text.as_bytes(), Some(&fence))).await?))
     }
 }
 
@@ -278,8 +330,21 @@ fn facts(facts: &BlobFacts) -> Value {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
 ) -> Result<T, OperationError> {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    // A runtime of one thread is a simulation: it must repeat itself exactly.
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return published(work());
+    }
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(blob_failure),
+        Ok(result) => published(result),
         Err(error) => Err(OperationError::Aborted(error.to_string())),
     }
+}
+
+fn published<T>(result: Result<T, BlobError>) -> Result<T, OperationError> {
+    result.map_err(|error| match error {
+        // The attempt is stale: it has nothing to say to anybody.
+        BlobError::Fenced => OperationError::Aborted(error.to_string()),
+        other => blob_failure(other),
+    })
 }

@@ -8,7 +8,9 @@ use geoworker_queue::Queue;
 use geoworker_store::Store;
 use tokio::sync::Notify;
 
+use crate::scratch::ScratchRoot;
 use crate::settings::WorkerSettings;
+use crate::truth::Truth;
 
 /// Truth, transport, blobs, plugins and settings. Clones share everything.
 #[derive(Clone)]
@@ -24,6 +26,8 @@ pub struct Platform {
     /// What this process was told.
     pub settings: Arc<WorkerSettings>,
     pub(crate) outbox_written: Arc<Notify>,
+    pub(crate) truth: Arc<Truth>,
+    pub(crate) scratch: Arc<ScratchRoot>,
 }
 
 impl Platform {
@@ -37,7 +41,8 @@ impl Platform {
         settings: WorkerSettings,
     ) -> Self {
         let settings = Arc::new(settings);
-        Self { store, queue, zones, registry, settings, outbox_written: Arc::new(Notify::new()) }
+        let (outbox_written, truth, scratch) = (Arc::default(), Arc::default(), Arc::default());
+        Self { store, queue, zones, registry, settings, outbox_written, truth, scratch }
     }
 
     pub(crate) fn jobs_queue(&self) -> &str {

@@ -11,6 +11,8 @@ use crate::platform::Platform;
 
 /// Messages that are sent at a time.
 const BATCH: u32 = 500;
+/// How long this relay has its messages to itself: if it dies, another one takes them after that.
+const HOLD_MS: i64 = 15_000;
 /// How often the outbox is looked at when nobody rings.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -23,6 +25,7 @@ pub(crate) async fn relay(platform: Platform, stop: CancellationToken) {
             Err(error) => tracing::warn!(code = error.code, "the outbox waits: {}", error.message),
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = platform.outbox_written.notified() => {}
             () = tokio::time::sleep(IDLE) => {}
@@ -36,12 +39,12 @@ impl Platform {
     /// # Errors
     /// Where store or queue do not answer; what was not sent stays.
     pub async fn relay_once(&self) -> Result<u64, ErrorInfo> {
-        let rows = self.store.outbox(BATCH).await.map_err(|error| error.info())?;
+        let rows = self.store.take_outbox(BATCH, HOLD_MS).await.map_err(|error| error.info())?;
         let mut queues: BTreeMap<String, (Vec<OutgoingMessage>, Vec<i64>)> = BTreeMap::new();
         let total = rows.len() as u64;
         for row in rows {
             let (messages, ids) = queues.entry(row.queue).or_default();
-            messages.push(OutgoingMessage { body: row.body, not_before: row.not_before });
+            messages.push(OutgoingMessage { body: row.body, delay_ms: row.delay_ms });
             ids.push(row.id);
         }
         for (queue, (messages, ids)) in queues {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use geoworker_machine::ErrorInfo;
+use geoworker_blobs::OwnedFolder;
+use geoworker_machine::{ErrorInfo, codes};
 use geoworker_queue::ReceivedMessage;
 use geoworker_store::records::Swept;
 use tokio::task::JoinSet;
@@ -14,9 +15,11 @@ use crate::attempt::on_task;
 use crate::messages::{Settlement, on_jobs_message};
 use crate::platform::Platform;
 use crate::relay::relay;
-use crate::scratch;
 use crate::settings::millis;
+use crate::truth::beat;
 
+/// Name of the sweepers' lease.
+const SWEEPER: &str = "sweeper";
 /// Wait after an error of store or queue; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -30,50 +33,31 @@ pub struct Shutdown {
     pub interrupt: CancellationToken,
 }
 
-/// Runs the loops of the platform's mode until `shutdown`, then waits for what runs (R17).
-///
-/// The caller owns the data directory exclusively: leases, scratch and staged files of a process that died are
-/// cleared first.
+/// Runs the loops of the platform's mode until `shutdown`, then waits for what runs (R17): intake stops, running tasks
+/// end or are given back, then the helpers stop, and what they left is sent.
 ///
 /// # Errors
-/// Where that first clearing fails.
+/// Where scratch cannot be used, or an exclusive process cannot take over what the one before held.
 pub async fn run(platform: Platform, shutdown: Shutdown) -> Result<(), ErrorInfo> {
     take_over(&platform).await?;
-    let properties = platform.settings.mode.properties();
-    let queues = &platform.settings.router.queues;
-    let slots = platform.settings.slots;
     let mut receivers = JoinSet::new();
-    let budget = Arc::new(Budget::new(platform.settings.max_tasks, shutdown.stop.clone()));
-    if properties.jobs_queue {
-        let unlimited = Arc::new(Budget::new(None, shutdown.stop.clone()));
-        receivers.spawn(receive(
-            platform.clone(),
-            queues.jobs.clone(),
-            Kind::Jobs,
-            shutdown.clone(),
-            unlimited,
-        ));
-    }
-    for (served, name, count) in [
-        (properties.raster_queue, &queues.raster, slots.short),
-        (properties.vector_queue, &queues.vector, slots.short),
-        (properties.long_queue, &queues.long, slots.long),
-    ] {
-        for _ in 0..if served { count } else { 0 } {
-            let budget = Arc::clone(&budget);
-            receivers.spawn(receive(platform.clone(), name.clone(), Kind::Tasks, shutdown.clone(), budget));
-        }
-    }
+    let slots = receivers_of(&platform, &shutdown, &mut receivers);
     let ended = CancellationToken::new();
     let mut helpers = JoinSet::new();
     helpers.spawn(relay(platform.clone(), ended.clone()));
-    if properties.jobs_queue {
+    helpers.spawn(beat(platform.clone(), slots, ended.clone()));
+    if platform.settings.mode.properties().jobs_queue {
         helpers.spawn(sweep(platform.clone(), ended.clone()));
     }
     shutdown.stop.cancelled().await;
     let grace = tokio::time::timeout(platform.settings.grace, drain(&mut receivers));
-    if grace.await.is_err() {
-        tracing::warn!("the grace period is over: running tasks are interrupted and given back");
+    let drained = tokio::select! {
+        biased;
+        drained = grace => drained.is_ok(),
+        () = shutdown.interrupt.cancelled() => false,
+    };
+    if !drained {
+        tracing::warn!("running tasks are interrupted and given back");
         shutdown.interrupt.cancel();
         drain(&mut receivers).await;
     }
@@ -86,18 +70,53 @@ pub async fn run(platform: Platform, shutdown: Shutdown) -> Result<(), ErrorInfo
     Ok(())
 }
 
-async fn take_over(platform: &Platform) -> Result<(), ErrorInfo> {
-    let released = platform.store.release_all().await.map_err(|error| error.info())?;
-    if released > 0 {
-        tracing::warn!(tasks = released, "tasks of a server that died are taken over");
+/// Starts a receiver for each slot of the mode's queues; answers how many tasks run at a time.
+fn receivers_of(platform: &Platform, shutdown: &Shutdown, receivers: &mut JoinSet<()>) -> u32 {
+    let properties = platform.settings.mode.properties();
+    let queues = &platform.settings.router.queues;
+    let slots = platform.settings.slots;
+    if properties.jobs_queue {
+        let unlimited = Arc::new(Budget::new(None, shutdown.stop.clone()));
+        let jobs = receive(platform.clone(), queues.jobs.clone(), Kind::Jobs, shutdown.clone(), unlimited);
+        receivers.spawn(jobs);
     }
-    platform.zones.sweep_staging();
-    scratch::sweep(&platform.settings.scratch).map_err(|error| {
-        ErrorInfo::permanent(
-            geoworker_machine::codes::DATA_DIR_UNUSABLE,
-            format!("scratch cannot be used: {error}"),
-        )
+    let budget = Arc::new(Budget::new(platform.settings.max_tasks, shutdown.stop.clone()));
+    let mut total = 0;
+    for (served, name, count) in [
+        (properties.raster_queue, &queues.raster, slots.short),
+        (properties.vector_queue, &queues.vector, slots.short),
+        (properties.long_queue, &queues.long, slots.long),
+    ] {
+        for _ in 0..if served { count } else { 0 } {
+            let budget = Arc::clone(&budget);
+            receivers.spawn(receive(platform.clone(), name.clone(), Kind::Tasks, shutdown.clone(), budget));
+            total += 1;
+        }
+    }
+    total
+}
+
+async fn take_over(platform: &Platform) -> Result<(), ErrorInfo> {
+    if platform.settings.exclusive {
+        let released = platform.store.release_all().await.map_err(|error| error.info())?;
+        if released > 0 {
+            tracing::warn!(tasks = released, "tasks of a server that died are taken over");
+        }
+    }
+    sweep_folders(platform).map_err(|error| {
+        let message = format!("scratch cannot be used: {error}");
+        ErrorInfo::permanent(codes::DATA_DIR_UNUSABLE, message)
     })
+}
+
+/// Removes what dead workers left on this machine's disks.
+fn sweep_folders(platform: &Platform) -> std::io::Result<()> {
+    platform.zones.sweep_staging();
+    let removed = OwnedFolder::sweep(&platform.settings.scratch)?;
+    if removed > 0 {
+        tracing::info!(folders = removed, "scratch of workers that died was removed");
+    }
+    Ok(())
 }
 
 async fn drain(set: &mut JoinSet<()>) {
@@ -145,11 +164,23 @@ impl Budget {
 async fn receive(platform: Platform, queue: String, kind: Kind, shutdown: Shutdown, budget: Arc<Budget>) {
     let mut pause = FIRST_PAUSE;
     while !shutdown.stop.is_cancelled() {
+        if !platform.truth.is_there() {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(FIRST_PAUSE) => continue,
+                () = shutdown.stop.cancelled() => return,
+            }
+        }
         let received = tokio::select! {
+            biased;
             received = platform.queue.receive(&queue, 1, platform.settings.poll) => received,
             () = shutdown.stop.cancelled() => return,
         };
         let dealt = match received {
+            Ok(messages) if messages.is_empty() && kind == Kind::Tasks && platform.settings.until_idle => {
+                shutdown.stop.cancel();
+                return;
+            }
             Ok(messages) => deal(&platform, &queue, kind, messages, &shutdown, &budget).await,
             Err(error) => Err(error.info()),
         };
@@ -159,6 +190,7 @@ async fn receive(platform: Platform, queue: String, kind: Kind, shutdown: Shutdo
                 // R18: back-off; the message was unlocked and is not burnt.
                 tracing::warn!(queue, code = error.code, "waiting {pause:?}: {}", error.message);
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(pause) => {}
                     () = shutdown.stop.cancelled() => return,
                 }
@@ -198,15 +230,28 @@ async fn deal(
     Ok(())
 }
 
-/// The sweeper: drives forward what a lost message, worker or signal left behind.
+/// The sweeper: drives forward what a lost message, worker or signal left behind. One process at a time leads.
 async fn sweep(platform: Platform, ended: CancellationToken) {
-    let quiet = millis(platform.settings.sweep);
+    let settings = &platform.settings;
+    let quiet = millis(settings.sweep);
     loop {
         tokio::select! {
+            biased;
             () = ended.cancelled() => return,
-            () = tokio::time::sleep(platform.settings.sweep) => {}
+            () = tokio::time::sleep(settings.sweep) => {}
         }
-        match platform.store.sweep(quiet, platform.jobs_queue(), &platform.settings.app_name).await {
+        if let Err(error) = sweep_folders(&platform) {
+            tracing::warn!(%error, "scratch cannot be swept");
+        }
+        match platform.store.lead(SWEEPER, &settings.worker_id, quiet.saturating_mul(3)).await {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "the sweeper waits");
+                continue;
+            }
+        }
+        match platform.store.sweep(quiet, platform.jobs_queue(), &settings.app_name).await {
             Ok(swept) if swept != Swept::default() => {
                 tracing::info!(
                     tasks = swept.tasks,

@@ -30,6 +30,10 @@ pub struct WorkerSettings {
     pub sweep: Duration,
     /// Stop after this many tasks, for scaling by jobs. Default: never.
     pub max_tasks: Option<u64>,
+    /// Stop when no task came within `poll`, for scaling by jobs. Default: no.
+    pub until_idle: bool,
+    /// This process alone works on the database: what is held at its start is held by the dead. Default: no.
+    pub exclusive: bool,
     /// How long running tasks may go on after a stop. Default 30 s.
     pub grace: Duration,
     /// First delay of retries, and retries where a task type says nothing.
@@ -76,6 +80,8 @@ impl Default for WorkerSettings {
             poll: Duration::from_secs(30),
             sweep: Duration::from_secs(30),
             max_tasks: None,
+            until_idle: false,
+            exclusive: false,
             grace: Duration::from_secs(30),
             retry: RetryPolicy::default(),
             task_timeout: Duration::from_secs(3600),
@@ -95,6 +101,7 @@ impl WorkerSettings {
     }
 }
 
+/// A duration in whole milliseconds, as rows and messages have it.
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

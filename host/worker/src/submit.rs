@@ -2,9 +2,9 @@
 
 use geoworker_blobs::{BlobError, BlobRef};
 use geoworker_machine::routing::ROUTE_FLAG;
-use geoworker_machine::{ErrorInfo, JobId, RetryClass, codes};
+use geoworker_machine::{ErrorInfo, JobId, RetryClass, TaskId, codes};
 use geoworker_plugins::{Finding, PluginError};
-use geoworker_store::records::{NewJob, Submitted};
+use geoworker_store::records::{Job, NewJob, Rerun, Submitted};
 use serde_json::{Map, Value};
 
 use crate::platform::Platform;
@@ -82,6 +82,66 @@ impl Platform {
         Ok(())
     }
 
+    /// Asks for the end of one task, at once where nobody runs it. Its stage counts it as failed.
+    ///
+    /// # Errors
+    /// `TASK_OVER` where it has ended, or a failure of the store.
+    pub async fn cancel_task(&self, task: &TaskId) -> Result<(), ErrorInfo> {
+        let asked = self.store.cancel_task(task, self.jobs_queue(), &self.settings.app_name).await;
+        if !asked.map_err(|error| error.info())? {
+            let message = format!("task {} is over; what is over stays as it is", task.short());
+            return Err(ErrorInfo::permanent(codes::TASK_OVER, message));
+        }
+        self.outbox_written.notify_one();
+        Ok(())
+    }
+
+    /// Makes a new, linked run of a job that is over, in which one failed task (or all of them) runs again and what
+    /// succeeded is carried over.
+    ///
+    /// # Errors
+    /// `JOB_RUNNING`, `TASK_NOT_FAILED`, or a failure of the store.
+    pub async fn retry(&self, job: &Job, task: Option<&TaskId>) -> Result<Submitted, ErrorInfo> {
+        if !job.state.is_final() {
+            let message = format!("job {} has not ended yet", job.job_id.short());
+            return Err(ErrorInfo::permanent(codes::JOB_RUNNING, message));
+        }
+        let asked = Rerun { job: job.job_id.clone(), task: task.cloned() };
+        let made = self.store.rerun(self.again(job), asked).await.map_err(|error| error.info())?;
+        self.outbox_written.notify_one();
+        made.ok_or_else(|| {
+            let what = task.map_or_else(
+                || "no task".to_owned(),
+                |task| format!("task {} did not fail and none", task.short()),
+            );
+            let message = format!("{what} of job {} failed in its last stage", job.job_id.short());
+            ErrorInfo::permanent(codes::TASK_NOT_FAILED, message)
+        })
+    }
+
+    /// Runs all of a job again, as a new run that is linked to it.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub async fn rerun(&self, job: &Job) -> Result<Submitted, ErrorInfo> {
+        let submitted = self.store.submit(self.again(job)).await.map_err(|error| error.info())?;
+        self.outbox_written.notify_one();
+        Ok(submitted)
+    }
+
+    /// The request of a run, to be made once more.
+    fn again(&self, job: &Job) -> NewJob {
+        NewJob {
+            job_type: job.job_type.clone(),
+            parameters: job.parameters.clone(),
+            stages: job.stages.clone(),
+            plugin_digest: job.plugin_digest.clone(),
+            correlation_id: job.correlation_id.clone(),
+            jobs_queue: self.jobs_queue().to_owned(),
+            force: true,
+        }
+    }
+
     fn check_input(&self, blob: &BlobRef) -> Result<(), ErrorInfo> {
         let facts = self.zones.stat(blob).map_err(|error| blob_error(&error))?;
         if facts.size_bytes == 0 {
@@ -129,7 +189,9 @@ pub fn blob_error(error: &BlobError) -> ErrorInfo {
         BlobError::UnknownZone(..) => (codes::BLOB_ZONE_UNKNOWN, RetryClass::Permanent),
         BlobError::NotFound(_) => (codes::BLOB_NOT_FOUND, RetryClass::Permanent),
         BlobError::Full => (codes::DISK_FULL, RetryClass::Transient),
-        BlobError::Io(_) => (codes::BLOB_STORAGE, RetryClass::Transient),
+        BlobError::Io(_) | BlobError::Busy | BlobError::Fenced => {
+            (codes::BLOB_STORAGE, RetryClass::Transient)
+        }
     };
     ErrorInfo::new(code, class, error.to_string())
 }

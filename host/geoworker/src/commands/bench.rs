@@ -8,7 +8,7 @@ use geoworker_worker::{Shutdown, Submission};
 use serde_json::{Value, json};
 
 use super::wait::wait;
-use crate::config::Config;
+use crate::config::{Backend, Config};
 use crate::context::{Context, engine};
 use crate::exit::{OK, Outcome};
 use crate::output;
@@ -84,7 +84,10 @@ fn micros(duration: Duration) -> f64 {
 }
 
 async fn throughput(config: &Config, tasks: u32) -> Result<Value, ErrorInfo> {
-    let context = Context::open(config).await?;
+    let mut config = config.clone();
+    config.backend = Backend::Embedded;
+    config.worker.exclusive = true;
+    let context = Context::open(&config).await?;
     let shutdown = Shutdown::default();
     let server = tokio::spawn(geoworker_worker::run(context.platform.clone(), shutdown.clone()));
     let mut parameters = serde_json::Map::new();

@@ -26,7 +26,7 @@ pub(crate) fn run(config: &Config, command: &BlobsCommand, json: bool) -> Outcom
             if source.metadata().is_ok_and(|metadata| metadata.is_dir()) {
                 return Err(ErrorInfo::permanent(codes::USAGE, format!("{} is a folder", file.display())));
             }
-            print(&[zones.write(&blob, &mut source).map_err(|error| failed(&error))?], json);
+            print(&[zones.write(&blob, &mut source, None).map_err(|error| failed(&error))?], json);
         }
         BlobsCommand::Get { blob, file } => {
             let blob = parse(blob)?;

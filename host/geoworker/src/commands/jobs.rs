@@ -6,6 +6,7 @@ use geoworker_store::records::{Event, Job, Stage};
 use geoworker_worker::Platform;
 use serde_json::json;
 
+use super::submit::follow;
 use super::tasks;
 use super::wait::summary;
 use crate::cli::{JobsArgs, JobsCommand};
@@ -24,6 +25,16 @@ pub(crate) async fn run(config: &Config, args: &JobsArgs, json: bool) -> Outcome
         None => list(store, args.limit, json).await?,
         Some(JobsCommand::Show { job, events }) => show(store, job, *events, json).await?,
         Some(JobsCommand::Cancel { job }) => cancel(&context.platform, job, json).await?,
+        Some(JobsCommand::Retry { job, wait }) => {
+            let job = find(store, job).await?;
+            let submitted = context.platform.retry(&job, None).await?;
+            return follow(context, &submitted, *wait, json).await;
+        }
+        Some(JobsCommand::Rerun { job, wait }) => {
+            let job = find(store, job).await?;
+            let submitted = context.platform.rerun(&job).await?;
+            return follow(context, &submitted, *wait, json).await;
+        }
     }
     context.close().await;
     Ok(OK)
@@ -100,7 +111,9 @@ async fn show(store: &dyn Store, prefix: &str, with_events: bool, json: bool) ->
 
 fn print_job(job: &Job, stages: &[Stage]) {
     output::line(&format!("job        {}", job.job_id));
-    output::line(&format!("type       {} (run {})", job.job_type, job.run_ordinal));
+    let previous =
+        job.previous_run.as_ref().map_or_else(String::new, |run| format!(", after {}", run.short()));
+    output::line(&format!("type       {} (run {}{previous})", job.job_type, job.run_ordinal));
     output::line(&format!("state      {}", job.state));
     output::line(&format!("submitted  {}", output::time(Some(job.created_at))));
     output::line(&format!("ended      {}", output::time(job.ended_at)));
@@ -122,7 +135,8 @@ fn print_job(job: &Job, stages: &[Stage]) {
     }
 }
 
-fn print_events(events: &[Event]) {
+/// A timeline, a line each.
+pub(crate) fn print_events(events: &[Event]) {
     for event in events {
         let task = event.task_id.as_ref().map_or("", |id| id.short());
         let attempt = event.attempt.map_or_else(String::new, |attempt| format!("attempt {attempt}"));

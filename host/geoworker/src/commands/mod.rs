@@ -14,6 +14,7 @@ mod signals;
 mod submit;
 mod tasks;
 mod wait;
+mod workers;
 
 use geoworker_machine::{ErrorInfo, codes};
 
@@ -39,11 +40,12 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
 
 async fn dispatch(cli: &Cli, config: &Config) -> Outcome {
     match &cli.command {
-        Command::Serve { max_tasks } => serve::run(config, *max_tasks).await,
+        Command::Serve(args) => serve::run(config, args).await,
         Command::Submit(args) => submit::run(config, args, cli.json).await,
         Command::Run(args) => run::run(config, args, cli.json).await,
         Command::Jobs(args) => jobs::run(config, args, cli.json).await,
-        Command::Tasks { job } => tasks::run(config, job, cli.json).await,
+        Command::Tasks(command) => tasks::run(config, command, cli.json).await,
+        Command::Workers => workers::run(config, cli.json).await,
         Command::Plugin(command) => plugin::run(config, command, cli.json).await,
         Command::Config(ConfigCommand::Show) => config::run(config, cli.json),
         Command::Blobs(command) => blobs::run(config, command, cli.json),
@@ -57,7 +59,7 @@ async fn dispatch(cli: &Cli, config: &Config) -> Outcome {
 /// The server logs as configured; other commands only warnings, unless a level is set.
 fn start_logging(cli: &Cli, config: &Config) {
     let explicit = std::env::var_os("LOG_LEVEL").is_some();
-    let quiet = !matches!(cli.command, Command::Serve { .. }) && !explicit;
+    let quiet = !matches!(cli.command, Command::Serve(_)) && !explicit;
     let level = if quiet { "error".to_owned() } else { config.log.level.clone() };
     logging::start(&LogSettings { level, ..config.log.clone() });
 }

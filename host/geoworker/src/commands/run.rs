@@ -8,7 +8,7 @@ use super::signals::{Signals, interrupted};
 use super::submit::submit;
 use super::wait::{print_end, wait};
 use crate::cli::RunArgs;
-use crate::config::Config;
+use crate::config::{Backend, Config};
 use crate::context::{Context, create_data_dir};
 use crate::exit::Outcome;
 use crate::server_lock::ServerLock;
@@ -16,13 +16,16 @@ use crate::server_lock::ServerLock;
 pub(crate) async fn run(config: &Config, args: &RunArgs, json: bool) -> Outcome {
     create_data_dir(&config.data_dir)?;
     let mut signals = Signals::listen()?;
-    // Where a server runs already, it does the work.
-    let lock = ServerLock::try_take(&config.data_dir)?;
-    let context = Context::open(config).await?;
+    let embedded = matches!(config.backend, Backend::Embedded);
+    let lock = if embedded { ServerLock::try_take(&config.data_dir)? } else { None };
+    let mut config = config.clone();
+    config.worker.exclusive = lock.is_some();
+    let context = Context::open(&config).await?;
     let shutdown = Shutdown::default();
-    let server = lock
-        .as_ref()
-        .map(|_| tokio::spawn(geoworker_worker::run(context.platform.clone(), shutdown.clone())));
+    // Where a server runs already on an embedded data directory, it does the work.
+    let works = lock.is_some() || !embedded;
+    let server =
+        works.then(|| tokio::spawn(geoworker_worker::run(context.platform.clone(), shutdown.clone())));
     let job = follow(&context, args, &mut signals).await;
     shutdown.stop.cancel();
     if job.is_err() {

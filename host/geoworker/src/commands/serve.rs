@@ -1,20 +1,34 @@
 //! `serve`: the server of a data directory.
 
+use std::time::Duration;
+
+use geoworker_machine::{ErrorInfo, RetryClass, codes};
 use geoworker_worker::Shutdown;
 
-use super::signals::Signals;
-use crate::config::Config;
+use super::signals::{Signals, interrupted};
+use crate::cli::ServeArgs;
+use crate::config::{Backend, Config};
 use crate::context::{Context, create_data_dir};
 use crate::exit::{OK, Outcome};
 use crate::server_lock::ServerLock;
 
-pub(crate) async fn run(config: &Config, max_tasks: Option<u64>) -> Outcome {
-    let mut config = config.clone();
-    config.worker.max_tasks = max_tasks;
-    create_data_dir(&config.data_dir)?;
-    let _lock = ServerLock::take(&config.data_dir)?;
+/// Wait before a database that did not answer is tried again; doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn run(config: &Config, args: &ServeArgs) -> Outcome {
     let mut signals = Signals::listen()?;
-    let context = Context::open(&config).await?;
+    let mut config = config.clone();
+    config.worker.max_tasks = if args.once { Some(1) } else { args.max_tasks };
+    config.worker.until_idle = args.once;
+    create_data_dir(&config.data_dir)?;
+    let embedded = matches!(config.backend, Backend::Embedded);
+    config.worker.exclusive = embedded;
+    let _lock = embedded.then(|| ServerLock::take(&config.data_dir)).transpose()?;
+    let context = tokio::select! {
+        context = open_patiently(&config) => context?,
+        () = signals.next() => return Err(interrupted()),
+    };
     let mode = config.worker.mode;
     let failed = context.platform.registry.reports().iter().filter(|report| report.error.is_some()).count();
     tracing::info!(
@@ -46,13 +60,24 @@ pub(crate) async fn run(config: &Config, max_tasks: Option<u64>) -> Outcome {
     match ended {
         Ok(result) => result?,
         Err(error) => {
-            let message = error.to_string();
-            return Err(geoworker_machine::ErrorInfo::permanent(
-                geoworker_machine::codes::WORKER_FAULT,
-                message,
-            ));
+            return Err(ErrorInfo::permanent(codes::WORKER_FAULT, error.to_string()));
         }
     }
     tracing::info!("stopped");
     Ok(OK)
+}
+
+/// Waits for a database that does not answer (R18).
+async fn open_patiently(config: &Config) -> Result<Context, ErrorInfo> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match Context::open(config).await {
+            Err(error) if error.class == RetryClass::Transient => {
+                tracing::warn!(code = error.code, "waiting {pause:?}: {}", error.message);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            other => return other,
+        }
+    }
 }

@@ -20,8 +20,28 @@ pub(crate) async fn run(config: &Config, args: &SubmitArgs, json: bool) -> Outco
     let mut signals = Signals::listen()?;
     let context = Context::open(config).await?;
     let submitted = submit(&context.platform, &args.job).await?;
-    if !args.wait {
-        print(&submitted, json);
+    follow_with(context, &submitted, args.wait, json, &mut signals).await
+}
+
+/// Hands the messages of a new run on, then prints its id, or waits for its end.
+///
+/// # Errors
+/// Where the store does not answer.
+pub(crate) async fn follow(context: Context, submitted: &Submitted, wait: bool, json: bool) -> Outcome {
+    let mut signals = Signals::listen()?;
+    context.platform.relay_once().await?;
+    follow_with(context, submitted, wait, json, &mut signals).await
+}
+
+async fn follow_with(
+    context: Context,
+    submitted: &Submitted,
+    wait_for_end: bool,
+    json: bool,
+    signals: &mut Signals,
+) -> Outcome {
+    if !wait_for_end {
+        print(submitted, json);
         context.close().await;
         return Ok(OK);
     }

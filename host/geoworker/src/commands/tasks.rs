@@ -1,27 +1,107 @@
 //! `tasks`: those of a job.
 
 use chrono::Utc;
-use geoworker_machine::TaskState;
+use geoworker_machine::{ErrorInfo, TaskState, codes};
+use geoworker_store::Store;
 use geoworker_store::records::Task;
+use geoworker_worker::Platform;
 use serde_json::{Value, json};
 
-use super::jobs::{SHOWN_TASKS, find};
+use super::jobs::{SHOWN_TASKS, find, print_events};
+use super::submit::follow;
+use crate::cli::TasksCommand;
 use crate::config::Config;
 use crate::context::Context;
 use crate::exit::{OK, Outcome};
 use crate::output;
 
-pub(crate) async fn run(config: &Config, job: &str, json: bool) -> Outcome {
+pub(crate) async fn run(config: &Config, command: &TasksCommand, json: bool) -> Outcome {
     let context = Context::open_to_look(config).await?;
-    let job = find(&*context.platform.store, job).await?;
-    let tasks = context.platform.store.tasks(&job.job_id, SHOWN_TASKS).await.map_err(|error| error.info())?;
+    let store = &*context.platform.store;
+    match command {
+        TasksCommand::List { job } => list(store, job, json).await?,
+        TasksCommand::Show { task } => show(store, task, json).await?,
+        TasksCommand::Cancel { task } => cancel(&context.platform, task, json).await?,
+        TasksCommand::Retry { task, wait } => {
+            let task = find_task(store, task).await?;
+            let job = find(store, task.job_id.as_str()).await?;
+            let submitted = context.platform.retry(&job, Some(&task.task_id)).await?;
+            return follow(context, &submitted, *wait, json).await;
+        }
+    }
+    context.close().await;
+    Ok(OK)
+}
+
+async fn list(store: &dyn Store, job: &str, json: bool) -> Result<(), ErrorInfo> {
+    let job = find(store, job).await?;
+    let tasks = store.tasks(&job.job_id, SHOWN_TASKS).await.map_err(|error| error.info())?;
     if json {
         output::json(&values(&tasks));
     } else {
         print(&tasks);
     }
-    context.close().await;
-    Ok(OK)
+    Ok(())
+}
+
+async fn show(store: &dyn Store, task: &str, json: bool) -> Result<(), ErrorInfo> {
+    let task = find_task(store, task).await?;
+    let mut events = store.events(&task.job_id).await.map_err(|error| error.info())?;
+    events.retain(|event| event.task_id.as_ref() == Some(&task.task_id));
+    if json {
+        let mut value = values(std::slice::from_ref(&task)).remove(0);
+        value["events"] = json!(events);
+        output::json(&value);
+        return Ok(());
+    }
+    let now = Utc::now().timestamp_millis();
+    let optional = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    for (name, value) in [
+        ("task", task.task_id.to_string()),
+        ("job", format!("{}, stage {}, unit {}", task.job_id, task.stage, task.unit)),
+        ("type", task.task_type.clone()),
+        ("state", task.state.to_string()),
+        ("waiting", optional(waiting(&task, now))),
+        ("queue", format!("{} ({})", task.queue, task.route_reason)),
+        ("attempt", format!("{} of {}", task.attempt, task.max_retries + 1)),
+        ("worker", optional(task.worker.clone())),
+        ("progress", format!("{:.0} % {}", task.progress * 100.0, optional(task.progress_message.clone()))),
+        ("plugin", optional(task.plugin_digest.clone())),
+        ("parameters", task.parameters.to_string()),
+        ("result", optional(task.result.as_ref().map(Value::to_string))),
+        ("error", optional(task.error.as_ref().map(ToString::to_string))),
+    ] {
+        output::line(&format!("{name:10} {value}"));
+    }
+    print_events(&events);
+    Ok(())
+}
+
+async fn cancel(platform: &Platform, task: &str, json: bool) -> Result<(), ErrorInfo> {
+    let task = find_task(&*platform.store, task).await?;
+    platform.cancel_task(&task.task_id).await?;
+    platform.relay_once().await?;
+    if json {
+        output::json(&json!({"task_id": task.task_id, "cancelling": true}));
+    } else {
+        output::line(&format!("task {} is being cancelled", task.task_id.short()));
+    }
+    Ok(())
+}
+
+/// The one task whose id begins with `prefix`.
+///
+/// # Errors
+/// `TASK_NOT_FOUND` where there is none, or more than one.
+async fn find_task(store: &dyn Store, prefix: &str) -> Result<Task, ErrorInfo> {
+    let mut tasks = store.tasks_by_prefix(prefix, 2).await.map_err(|error| error.info())?;
+    let wrong = |message: String| Err(ErrorInfo::permanent(codes::TASK_NOT_FOUND, message));
+    let shown = prefix.escape_debug();
+    match (tasks.pop(), tasks.pop()) {
+        (Some(task), None) if !prefix.is_empty() => Ok(task),
+        (None, _) => wrong(format!("there is no task '{shown}'")),
+        _ => wrong(format!("more than one task begins with '{shown}'")),
+    }
 }
 
 /// Tasks for programs, each with what it waits for.

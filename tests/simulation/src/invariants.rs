@@ -1,0 +1,139 @@
+//! What must hold, however it went.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use geoworker_blobs::{BlobRef, FolderZones};
+use geoworker_machine::stage::FailurePolicy;
+use geoworker_machine::{JobState, TaskState};
+use geoworker_store::records::{Job, Task};
+
+use crate::world::Tables;
+
+/// Checks everything; answers what is broken, each line beginning with the invariant's name.
+pub(crate) fn check(tables: &Tables, zones: &FolderZones) -> Vec<String> {
+    let mut broken = tables.violations.clone();
+    for job in tables.jobs.values() {
+        check_job(tables, job, &mut broken);
+    }
+    for task in tables.tasks.values() {
+        check_task(tables, task, &mut broken);
+        check_outputs(task, zones, &mut broken);
+    }
+    check_outputs_are_owned(tables, zones, &mut broken);
+    broken
+}
+
+fn kinds<'a>(tables: &'a Tables, job: &'a Job, task: Option<&'a Task>) -> Vec<&'a str> {
+    let of_job = tables.events.iter().filter(move |(id, _)| *id == job.job_id);
+    let wanted = task.map(|task| &task.task_id);
+    of_job
+        .filter(|(_, event)| event.task_id.as_ref() == wanted)
+        .map(|(_, event)| event.kind.as_str())
+        .collect()
+}
+
+fn check_job(tables: &Tables, job: &Job, broken: &mut Vec<String>) {
+    let name = job.job_id.short();
+    if !job.state.is_final() {
+        broken.push(format!("every job ends: {name} is {} in stage {}", job.state, job.stage));
+        return;
+    }
+    let kinds = kinds(tables, job, None);
+    let mut seen = BTreeSet::new();
+    for kind in &kinds {
+        let once = *kind == "job_ended" || kind.starts_with("stage_planned");
+        if once && !seen.insert(*kind) {
+            broken.push(format!("one advance per stage, one end per job: {name} has '{kind}' twice"));
+        }
+    }
+    let stages: Vec<_> = tables.stages.iter().filter(|((id, _), _)| id == job.job_id.as_str()).collect();
+    let mut failed_where_not_allowed = false;
+    let mut failed = false;
+    for ((_, number), stage) in stages {
+        let tasks = tables.tasks.values().filter(|task| task.job_id == job.job_id && task.stage == *number);
+        let states: Vec<TaskState> = tasks.map(|task| task.state).collect();
+        let open = states.iter().filter(|state| !state.is_final()).count();
+        if open != stage.remaining as usize || states.len() != stage.total as usize {
+            broken.push(format!(
+                "a stage counts its tasks: stage {number} of {name} says {} of {}, and {open} of {} are open",
+                stage.remaining,
+                stage.total,
+                states.len()
+            ));
+        }
+        let policy = job.stages.get(*number as usize - 1).map(|spec| spec.on_failure);
+        failed |= stage.failed > 0;
+        failed_where_not_allowed |= stage.failed > 0 && policy == Some(FailurePolicy::Fail);
+    }
+    let expected = match job.state {
+        JobState::Cancelled => job.cancelling,
+        JobState::Failed => failed_where_not_allowed,
+        JobState::CompletedWithErrors => failed && !failed_where_not_allowed,
+        _ => !failed,
+    };
+    if !expected {
+        broken.push(format!(
+            "a job ends in the one right state: {name} is {} (failed tasks: {failed}, where not allowed: \
+             {failed_where_not_allowed}, cancelling: {}, error: {:?})",
+            job.state, job.cancelling, job.error
+        ));
+    }
+}
+
+fn check_task(tables: &Tables, task: &Task, broken: &mut Vec<String>) {
+    let name = task.task_id.short();
+    let Some(job) = tables.jobs.get(task.job_id.as_str()) else { return };
+    let kinds = kinds(tables, job, Some(task));
+    let ends =
+        kinds.iter().filter(|kind| matches!(**kind, "task_completed" | "task_failed" | "task_cancelled"));
+    let carried_over = kinds.is_empty() && job.previous_run.is_some();
+    let ends = ends.count();
+    if task.state.is_final() && ends != 1 && !carried_over {
+        broken.push(format!("one committing attempt per task: {name} ended {ends} times"));
+    }
+    let given_back =
+        kinds.iter().filter(|kind| matches!(**kind, "task_given_back" | "task_deferred")).count();
+    let claims = kinds.iter().filter(|kind| **kind == "task_claimed").count();
+    // One claim more than attempts are allowed finds out that they are used up.
+    let budget = task.max_retries as usize + 2 + given_back;
+    if claims > budget {
+        broken.push(format!(
+            "attempts stay within their budget: {name} was claimed {claims} times, {budget} allowed"
+        ));
+    }
+}
+
+/// What a completed task says that it wrote is what can be seen: nobody published over it later.
+fn check_outputs(task: &Task, zones: &FolderZones, broken: &mut Vec<String>) {
+    let written = task.result.as_ref().and_then(|result| result["written"].as_array());
+    for blob in written.into_iter().flatten() {
+        let name = blob["name"].as_str().unwrap_or_default();
+        let found = zones.stat(&BlobRef::new("silver", "probe", name)).map(|facts| facts.etag).ok();
+        // Of a retried run the later one wrote the blob again.
+        if task.state == TaskState::Completed && found.as_deref() != blob["etag"].as_str() {
+            broken.push(format!(
+                "no stale attempt publishes: task {} wrote {name} as {} and it is {found:?}",
+                task.task_id.short(),
+                blob["etag"]
+            ));
+        }
+    }
+}
+
+/// Every visible blob belongs to a task that may have written it.
+fn check_outputs_are_owned(tables: &Tables, zones: &FolderZones, broken: &mut Vec<String>) {
+    let folders: BTreeMap<&str, ()> = tables
+        .tasks
+        .values()
+        .filter_map(|task| task.parameters.get("folder").and_then(|folder| folder.as_str()))
+        .map(|folder| (folder, ()))
+        .collect();
+    let visible = zones.list("silver", "probe", "", 100_000).unwrap_or_default();
+    for facts in visible {
+        let name = facts.blob.name;
+        let owned = folders.keys().any(|folder| name.starts_with(&format!("{folder}/")));
+        if !owned {
+            broken.push(format!("every output has its task: {name} has none"));
+        }
+    }
+}
