@@ -4,8 +4,11 @@ import json
 import os
 import pathlib
 import subprocess
+import time
 
 import pytest
+
+from postgres import Postgres
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = ROOT / "bin" / "geoworker"
@@ -60,11 +63,18 @@ class Geoworker:
         return sorted(str(f.relative_to(self.zone("silver"))) for f in files if f.is_file() and ".staging" not in f.parts)
 
     def serve(self, log=None):
-        server = subprocess.Popen(
-            self.command("serve"), env=self.environment, cwd=self.folder,
-            stdout=subprocess.DEVNULL, stderr=open(log or self.folder / "server.log", "a"),
-        )
+        """Starts a server and waits until it serves: a signal before that would find nobody who listens."""
+        log = pathlib.Path(log or self.folder / "server.log")
+        before = log.stat().st_size if log.exists() else 0
+        with open(log, "a") as errors:
+            server = subprocess.Popen(
+                self.command("serve"), env=self.environment, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=errors
+            )
         self.servers.append(server)
+        end = time.monotonic() + 60
+        while b"serves" not in log.read_bytes()[before:] and server.poll() is None:
+            assert time.monotonic() < end, "the server does not come up"
+            time.sleep(0.02)
         return server
 
     def stop(self):
@@ -85,6 +95,21 @@ def make_geoworker(tmp_path):
     yield make
     for geoworker in made:
         geoworker.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """One private PostgreSQL for all tests that need one; each makes a database of its own in it."""
+    with Postgres(durable=False) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server):
+    """Settings of a fresh database."""
+    name = f"test_{time.monotonic_ns()}"
+    postgres_server.create_database(name)
+    return postgres_server.environment(name)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def until(condition, seconds=45):
 
 
 def task(geoworker, job, task_type):
-    tasks = geoworker.json("tasks", job)
+    tasks = geoworker.json("tasks", "list", job)
     return next((task for task in tasks if task["task_type"] == task_type), None)
 
 
@@ -177,7 +177,7 @@ def test_chaos_ends_and_is_told(make_geoworker):
     geoworker = make_geoworker(**FAST)
     job = geoworker.json("run", "hello_world", "--param", "n=60", "--param", "failure_rate=0.5")
     assert job["state"] in ("completed", "completed_with_errors")
-    tasks = geoworker.json("tasks", job["job_id"])
+    tasks = geoworker.json("tasks", "list", job["job_id"])
     greets = [task for task in tasks if task["task_type"] == "hello_greet"]
     assert any(task["attempt"] > 1 for task in greets), "failures were retried"
     failed = [task for task in greets if task["state"] == "failed"]
@@ -192,7 +192,7 @@ def test_what_a_task_waits_for_is_told(make_geoworker):
     geoworker = make_geoworker(GEOWORKER_RETRY_BASE_MS="600000")
     server = geoworker.serve()
     job = geoworker.json("submit", "hello_world", "--param", "n=1", "--param", "failure_rate=1")["job_id"]
-    task = until(lambda: next((t for t in geoworker.json("tasks", job) if t["state"] == "pending_retry"), None))
+    task = until(lambda: next((t for t in geoworker.json("tasks", "list", job) if t["state"] == "pending_retry"), None))
     assert "next attempt at" in task["waiting"] and "HELLO_CHAOS" in task["waiting"]
     server.terminate()
     assert server.wait(30) == 0
@@ -220,7 +220,7 @@ def test_a_server_can_stop_after_some_tasks(make_geoworker):
     geoworker = make_geoworker(**FAST)
     job = geoworker.json("submit", "hello_world", "--param", "n=5")["job_id"]
     geoworker.run("serve", "--max-tasks", "2")
-    tasks = geoworker.json("tasks", job)
+    tasks = geoworker.json("tasks", "list", job)
     assert sorted(task["state"] for task in tasks) == ["completed"] * 2 + ["queued"] * 3
     geoworker.run("serve", "--max-tasks", "8")
     assert geoworker.json("run", "hello_world", "--param", "n=5")["state"] == "completed"
