@@ -25,7 +25,8 @@ plugins: setup ## Build the WebAssembly guests into plugins/dist
 	@tools/build-plugins
 
 build: plugins ## Build the optimised binary into bin/geoworker
-	cargo build --release --locked -p geoworker
+	@# All members at once: one set of features for binary and tests, so that no dependency is compiled twice.
+	cargo build --release --locked --workspace --bins
 	@mkdir -p bin && cp $(CARGO_TARGET_DIR)/release/geoworker bin/geoworker.new && mv bin/geoworker.new bin/geoworker
 
 demo: build ## The main job on a real raster, embedded default

@@ -37,7 +37,7 @@ impl<T, R> Coalescer<T, R> {
         let calls: Vec<_> = match answer.try_recv() {
             // Another caller's batch had this call in it.
             Ok(answer) => return answer,
-            Err(oneshot::error::TryRecvError::Closed) => return Err(dropped()),
+            Err(oneshot::error::TryRecvError::Closed) => return Err(StoreError::no_answer()),
             Err(oneshot::error::TryRecvError::Empty) => {
                 let mut waiting = self.lock();
                 let count = waiting.len().min(LIMIT);
@@ -58,16 +58,12 @@ impl<T, R> Coalescer<T, R> {
             }
         }
         drop(turn);
-        answer.await.unwrap_or_else(|_| Err(dropped()))
+        answer.await.unwrap_or_else(|_| Err(StoreError::no_answer()))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(T, oneshot::Sender<Answer<R>>)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn dropped() -> StoreError {
-    StoreError::Unavailable(sqlx::Error::WorkerCrashed)
 }
 
 #[cfg(test)]

@@ -34,6 +34,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// No answer came: whether the statement was committed is not known.
+    #[must_use]
+    pub fn no_answer() -> Self {
+        Self::Unavailable(sqlx::Error::WorkerCrashed)
+    }
+
     /// What may be done about it.
     #[must_use]
     pub fn class(&self) -> RetryClass {

@@ -26,10 +26,6 @@ pub(crate) struct SimStore {
     pub(crate) process: Process,
 }
 
-fn unavailable() -> StoreError {
-    StoreError::Corrupt("the simulated database does not answer".into())
-}
-
 impl SimStore {
     /// One transaction.
     async fn run<T: Send>(
@@ -42,7 +38,7 @@ impl SimStore {
             let mut tables = world.lock();
             apply(world, &mut tables, now)
         };
-        self.world.statement(self.process, name, act).await.ok_or_else(unavailable)
+        self.world.statement(self.process, name, act).await.ok_or_else(StoreError::no_answer)
     }
 }
 
