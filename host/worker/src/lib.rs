@@ -1,7 +1,10 @@
 //! The worker: polls queues, claims tasks, keeps leases, runs plugins, supervises native operations, advances jobs.
 
+mod admission;
 mod attempt;
+mod cgroup;
 mod core;
+mod ending;
 mod keeper;
 mod messages;
 mod operations;
@@ -12,9 +15,11 @@ mod scratch;
 mod settings;
 mod submit;
 mod supervisor;
+mod watchdog;
 
+pub use admission::Admission;
 pub use platform::Platform;
 pub use run::{Shutdown, run};
 pub use settings::{Slots, WorkerSettings};
 pub use submit::{Submission, blob_error};
-pub use supervisor::{Native, NativeFailure};
+pub use supervisor::{Native, NativeFailure, Report};

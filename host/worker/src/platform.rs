@@ -8,6 +8,7 @@ use geoworker_queue::Queue;
 use geoworker_store::Store;
 use tokio::sync::Notify;
 
+use crate::admission::Admission;
 use crate::settings::WorkerSettings;
 
 /// Truth, transport, blobs, plugins and settings. Clones share everything.
@@ -24,6 +25,8 @@ pub struct Platform {
     /// What this process was told.
     pub settings: Arc<WorkerSettings>,
     pub(crate) outbox_written: Arc<Notify>,
+    /// What the native operations of this process share.
+    pub(crate) admission: Arc<Admission>,
 }
 
 impl Platform {
@@ -37,7 +40,9 @@ impl Platform {
         settings: WorkerSettings,
     ) -> Self {
         let settings = Arc::new(settings);
-        Self { store, queue, zones, registry, settings, outbox_written: Arc::new(Notify::new()) }
+        let admission = Arc::new(Admission::new(settings.memory_bytes));
+        let outbox_written = Arc::new(Notify::new());
+        Self { store, queue, zones, registry, settings, outbox_written, admission }
     }
 
     pub(crate) fn jobs_queue(&self) -> &str {
