@@ -267,7 +267,7 @@ def test_ctrl_c_leaves_no_half_file(geoworker, slow):
     process = subprocess.Popen(
         geoworker.command("cog", slow, target, "--level", "12"), env=geoworker.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    until(lambda: any(file.stat().st_size > 100_000 for file in geoworker.folder.glob(".out.tif*") if file.is_file()))
+    until(lambda: any(file.stat().st_size > 100_000 for file in geoworker.folder.glob(".out.tif*/*") if file.is_file()))
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 130
     assert not target.exists() and not list(geoworker.folder.glob(".out.tif*"))

@@ -105,7 +105,9 @@ impl Config {
             "retry": worker.retry,
             "max_input_mb": worker.max_input_bytes / 1_000_000,
             "target_crs": worker.default_target_crs,
+            "memory_mb": worker.memory_bytes >> 20,
             "native_memory_mb": worker.native_memory_bytes >> 20,
+            "native_disk_mb": worker.native_disk_bytes >> 20,
             "native_threads": worker.native_threads,
             "log_level": self.log.level,
             "ServiceBusConnection": redacted("ServiceBusConnection"),
@@ -195,7 +197,13 @@ impl Reader<'_> {
                 .number("GEOWORKER_MAX_INPUT_MB", defaults.max_input_bytes / 1_000_000)
                 .saturating_mul(1_000_000),
             default_target_crs: self.source.get("RASTER_TARGET_CRS"),
+            memory_bytes: self
+                .number("GEOWORKER_MEMORY_MB", defaults.memory_bytes >> 20)
+                .saturating_mul(1 << 20),
             native_memory_bytes: memory.saturating_mul(1 << 20),
+            native_disk_bytes: self
+                .number("GEOWORKER_NATIVE_DISK_MB", defaults.native_disk_bytes)
+                .saturating_mul(1 << 20),
             native_threads: self.number("GEOWORKER_NATIVE_THREADS", defaults.native_threads).max(1),
             native_program: std::env::current_exe().unwrap_or(defaults.native_program),
             scratch: data_dir.join("scratch"),

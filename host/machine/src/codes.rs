@@ -28,7 +28,7 @@ codes! {
     DATABASE_UNAVAILABLE: "The database did not answer or refused a statement.", "The platform retries. If it lasts, check the disk and the data directory's permissions.";
     DATABASE_DENIED: "The database refuses the credentials.", "Check POSTGRES_USER and POSTGRES_PASSWORD and the server's access rules.";
     DATABASE_SCHEMA: "The database was written by another version of geoworker.", "Start the version that wrote it, or give another --data-dir.";
-    DISK_FULL: "No space is left for scratch, outputs or the database.", "Free space on the disk that the message names; the platform goes on by itself where it can.";
+    DISK_FULL: "No space is left for scratch, outputs or the database, or an operation needs more of it than it may have.", "Free space, or raise `GEOWORKER_NATIVE_DISK_MB` where the message names a budget; the platform goes on by itself where it can.";
     JOB_TYPE_UNKNOWN: "No loaded plugin offers this job type.", "`geoworker plugin list` shows the job types and any plugin that failed to load.";
     TASK_TYPE_UNKNOWN: "No loaded plugin offers this task type.", "`geoworker plugin list` shows the task types. Tasks of a missing type wait until it is there.";
     JOB_NOT_FOUND: "There is no job with this id.", "`geoworker jobs` lists jobs; the first digits of an id are enough when they are unique.";
@@ -63,8 +63,8 @@ codes! {
     RASTER_INVALID: "The raster was refused by validation.", "The findings name the causes.";
     COG_INVALID: "The encoded file did not pass its verification and was not published.", "Report it with the source's gdalinfo output; the source is untouched.";
     GDAL_ERROR: "GDAL failed.", "The message is GDAL's own; check the source with gdalinfo.";
-    NATIVE_CRASH: "The native process ended by a signal.", "The attempt is retried. If it repeats, the source probably hits a defect in GDAL: report it.";
-    MEMORY: "The native process hit its memory limit.", "Raise `GEOWORKER_NATIVE_MEMORY_MB`, or submit a smaller raster.";
+    NATIVE_CRASH: "The native process ended by a signal.", "The attempt is retried. If it repeats, the source probably hits a defect in GDAL: report it. Signal 9 from outside: look for who killed it, and whether the machine ran out of memory.";
+    MEMORY: "A native operation hit its memory limit, or needs more than it may have.", "It was tried again with less. Raise `GEOWORKER_NATIVE_MEMORY_MB` (one operation) or `GEOWORKER_MEMORY_MB` (all together), or submit a smaller raster.";
     TIMEOUT: "The operation or task took longer than allowed.", "Raise the limit that the message names, or submit a smaller raster.";
     NATIVE_PROTOCOL: "The native process ended without a result.", "The attempt is retried. If it repeats, look at the worker's log.";
     PLUGIN_FILE: "The plugin file cannot be read or has an unreasonable size.", "Copy it to the plugin directory again.";

@@ -38,13 +38,25 @@ pub enum Verdict {
 }
 
 impl RetryPolicy {
-    /// Decides after attempt `attempt` (from 1) failed with `class`.
+    /// Decides after attempt `attempt` (from 1) failed with `class`. `previous` is the class of the failure of the
+    /// attempt before it, none for the first.
     ///
     /// `jitter` in 0..=1 comes from the caller, since this crate has no randomness: the delay is between half
-    /// of the nominal one and all of it. A resource failure is not retried unchanged.
+    /// of the nominal one and all of it. A resource failure is not retried unchanged: the attempt after it runs
+    /// with the [`lean`] plan, and fails for good where even that needs too much.
     #[must_use]
-    pub fn decide(&self, class: RetryClass, attempt: u32, jitter: f64) -> Verdict {
-        let retryable = matches!(class, RetryClass::Transient | RetryClass::Throttled);
+    pub fn decide(
+        &self,
+        class: RetryClass,
+        previous: Option<RetryClass>,
+        attempt: u32,
+        jitter: f64,
+    ) -> Verdict {
+        let retryable = match class {
+            RetryClass::Transient | RetryClass::Throttled => true,
+            RetryClass::Resource => !lean(previous),
+            RetryClass::Permanent => false,
+        };
         if !retryable || attempt > self.max_retries {
             return Verdict::Fail;
         }
@@ -58,6 +70,13 @@ impl RetryPolicy {
     }
 }
 
+/// Whether an attempt runs with the lean plan (fewest threads, smallest buffers), given the class of the failure of
+/// the attempt before it.
+#[must_use]
+pub fn lean(previous: Option<RetryClass>) -> bool {
+    previous == Some(RetryClass::Resource)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,7 +85,7 @@ mod tests {
     fn delays_double_up_to_the_ceiling() {
         let policy = RetryPolicy { max_retries: 9, ..RetryPolicy::default() };
         let delays: Vec<Verdict> =
-            (1..=7).map(|attempt| policy.decide(RetryClass::Transient, attempt, 1.0)).collect();
+            (1..=7).map(|attempt| policy.decide(RetryClass::Transient, None, attempt, 1.0)).collect();
         let expected = [30, 60, 120, 240, 480, 600, 600].map(|s| Verdict::RetryAfter(s * 1000));
         assert_eq!(delays, expected);
     }
@@ -74,9 +93,28 @@ mod tests {
     #[test]
     fn retries_end_and_permanent_errors_are_never_retried() {
         let policy = RetryPolicy::default();
-        assert_eq!(policy.decide(RetryClass::Transient, 3, 0.0), Verdict::RetryAfter(60_000));
-        assert_eq!(policy.decide(RetryClass::Transient, 4, 0.0), Verdict::Fail);
-        assert_eq!(policy.decide(RetryClass::Permanent, 1, 0.0), Verdict::Fail);
-        assert_eq!(policy.decide(RetryClass::Resource, 1, 0.0), Verdict::Fail);
+        assert_eq!(policy.decide(RetryClass::Transient, None, 3, 0.0), Verdict::RetryAfter(60_000));
+        assert_eq!(policy.decide(RetryClass::Transient, None, 4, 0.0), Verdict::Fail);
+        assert_eq!(policy.decide(RetryClass::Permanent, None, 1, 0.0), Verdict::Fail);
+    }
+
+    #[test]
+    fn a_resource_failure_gets_one_leaner_attempt() {
+        use RetryClass::{Permanent, Resource, Throttled, Transient};
+        let policy = RetryPolicy::default();
+        for previous in [None, Some(Transient), Some(Throttled), Some(Permanent)] {
+            assert!(!lean(previous));
+            let verdict = policy.decide(Resource, previous, 1, 1.0);
+            assert_eq!(verdict, Verdict::RetryAfter(30_000), "after {previous:?}");
+        }
+        assert!(lean(Some(Resource)));
+        assert_eq!(
+            policy.decide(Resource, Some(Resource), 2, 1.0),
+            Verdict::Fail,
+            "the lean plan failed too"
+        );
+        assert_eq!(policy.decide(Transient, Some(Resource), 2, 1.0), Verdict::RetryAfter(60_000));
+        let never = RetryPolicy { max_retries: 0, ..policy };
+        assert_eq!(never.decide(Resource, None, 1, 1.0), Verdict::Fail);
     }
 }

@@ -8,6 +8,7 @@ use gdal::{Dataset, DriverManager};
 use crate::encoding::{encoding, overview_count};
 use crate::environment::{hide, take_messages};
 use crate::error::{GDAL_ERROR, RasterError};
+use crate::estimate::Plan;
 use crate::ffi;
 use crate::inspect::inspect;
 use crate::model::{CogOptions, CogReport};
@@ -19,7 +20,7 @@ const ENCODE_SHARE: f64 = 0.85;
 
 /// Encodes `source` as a COG at `target` (which must not be in use) and verifies the result.
 ///
-/// `threads` bounds compression threads. `progress` gets 0 to 1. On failure nothing is left at `target`.
+/// `plan` bounds threads and buffers. `progress` gets 0 to 1. On failure nothing is left at `target`.
 ///
 /// # Errors
 /// `RASTER_UNSUPPORTED` before anything is read, `FILE_UNREADABLE`, `GDAL_ERROR`, `DISK_FULL`, `MEMORY`, or
@@ -28,10 +29,10 @@ pub fn create_cog(
     source: &Path,
     target: &Path,
     options: &CogOptions,
-    threads: usize,
+    plan: &Plan,
     progress: &mut dyn FnMut(f64),
 ) -> Result<CogReport, RasterError> {
-    let result = encode_and_verify(source, target, options, threads, progress);
+    let result = encode_and_verify(source, target, options, plan, progress);
     if result.is_err() {
         // Nothing to remove where the target was never created.
         let _ = std::fs::remove_file(target);
@@ -43,7 +44,7 @@ fn encode_and_verify(
     source_path: &Path,
     target: &Path,
     options: &CogOptions,
-    threads: usize,
+    plan: &Plan,
     progress: &mut dyn FnMut(f64),
 ) -> Result<CogReport, RasterError> {
     let info = inspect(source_path, options.input_crs.as_deref())?;
@@ -68,7 +69,7 @@ fn encode_and_verify(
     } else if !warped {
         encoding.options.push(format!("OVERVIEW_COUNT={overviews}"));
     }
-    encoding.options.push(format!("NUM_THREADS={threads}"));
+    encoding.options.push(format!("NUM_THREADS={}", plan.threads));
     hide(target, "the output");
     let started = Instant::now();
     let source = Source::open(source_path, options.input_crs.as_deref())?;
@@ -85,6 +86,7 @@ fn encode_and_verify(
         lossless: encoding.lossless,
         alpha_to_mask: encoding.alpha_to_mask,
         warped,
+        strip_rows: plan.strip_rows.max(1),
     };
     let verified = verify(target, &expectation, &mut |fraction| {
         progress(ENCODE_SHARE + fraction * (1.0 - ENCODE_SHARE));

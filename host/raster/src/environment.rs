@@ -6,8 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use gdal::errors::CplErrType;
 
+use crate::ffi;
+
 /// Drivers that may open user files. Formats that refer to other files (VRT, WMS, ...) are not among them.
 pub(crate) const INPUT_DRIVERS: &[&str] = &["GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG"];
+
+/// Drivers that operations themselves work with: they never open what a user supplied.
+const INTERNAL_DRIVERS: &[&str] = &["MEM", "VRT"];
 
 /// Messages kept for the next error.
 const KEPT_MESSAGES: usize = 20;
@@ -24,11 +29,18 @@ const STARVED_PERCENT: u64 = 80;
 /// the process (0: none), `scratch` takes its temporary files.
 pub fn configure(cache_mib: u64, memory_bytes: u64, scratch: Option<&Path>) {
     gdal::DriverManager::register_all();
+    ffi::keep_drivers(INPUT_DRIVERS, INTERNAL_DRIVERS);
+    ffi::disable_proj_network();
     MEMORY_LIMIT.store(memory_bytes, Ordering::Relaxed);
     let options = [
         ("GDAL_CACHEMAX", cache_mib.to_string()),
         ("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR".into()),
         ("GDAL_PAM_ENABLED", "NO".into()),
+        // Georeferencing comes from the file alone: no world files, no .aux.xml, no .tab.
+        ("GDAL_GEOREF_SOURCES", "INTERNAL".into()),
+        ("USE_RRD", "NO".into()),
+        ("GDAL_VRT_ENABLE_PYTHON", "NO".into()),
+        ("GDAL_VRT_ENABLE_RAWRASTERBAND", "NO".into()),
         ("GDAL_HTTP_MAX_RETRY", "0".into()),
         ("CPL_VSIL_CURL_ALLOWED_EXTENSIONS", ".none".into()),
         ("CPL_DEBUG", "OFF".into()),

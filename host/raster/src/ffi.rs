@@ -170,6 +170,30 @@ pub(crate) fn close(dataset: Dataset) -> Result<(), RasterError> {
     }
 }
 
+/// Removes every driver but these from the process, so that nothing can be opened by another one, not even from
+/// within a library call.
+pub(crate) fn keep_drivers(input: &[&str], internal: &[&str]) {
+    let wanted: Vec<CString> =
+        input.iter().chain(internal).filter_map(|name| CString::new(*name).ok()).collect();
+    // SAFETY: the handles are those of registered drivers, asked for by valid names or indices; a removed one is
+    // not used again. Backwards, so that removals do not move what is still to come.
+    unsafe {
+        let kept: Vec<_> = wanted.iter().map(|name| gdal_sys::GDALGetDriverByName(name.as_ptr())).collect();
+        for index in (0..gdal_sys::GDALGetDriverCount()).rev() {
+            let driver = gdal_sys::GDALGetDriver(index);
+            if !driver.is_null() && !kept.contains(&driver) {
+                gdal_sys::GDALDeregisterDriver(driver);
+            }
+        }
+    }
+}
+
+/// PROJ fetches no grids, whatever its configuration file says.
+pub(crate) fn disable_proj_network() {
+    // SAFETY: a setter without preconditions.
+    unsafe { gdal_sys::OSRSetPROJEnableNetwork(0) };
+}
+
 extern "C" fn on_progress(fraction: f64, _message: *const c_char, data: *mut c_void) -> c_int {
     // SAFETY: `data` is the pointer that `create_copy` passes, valid during its call.
     let callback = unsafe { &mut *data.cast::<&mut dyn FnMut(f64)>() };

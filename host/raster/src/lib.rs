@@ -6,6 +6,7 @@ pub mod cog;
 pub mod encoding;
 mod environment;
 mod error;
+pub mod estimate;
 mod ffi;
 pub mod footprint;
 pub mod inspect;

@@ -1,8 +1,10 @@
 //! The operations as a child process runs them: a request on standard input, JSON lines on standard output.
 //!
-//! The child has no way to reach anything but the paths in its request; a supervisor kills it to cancel.
+//! The request is one line. The child reads the header of its source, answers what the work will need, and waits
+//! for the line [`GO`] before it does it. It has no way to reach anything but the paths in its request; a supervisor
+//! kills it to cancel.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,11 +12,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::RasterError;
+use crate::estimate::{Estimate, Plan, estimate};
 use crate::model::CogOptions;
 use crate::{cog, environment, inspect, preview, statistics, validate};
 
 /// Progress lines at most this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The line that lets a child begin.
+pub const GO: &str = "go";
 
 /// What a child is asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,8 +29,8 @@ pub struct NativeRequest {
     pub operation: Operation,
     /// Bytes of data memory that the child may have; 0 is no limit.
     pub memory_bytes: u64,
-    /// Compression threads.
-    pub threads: usize,
+    /// Threads and buffers.
+    pub plan: Plan,
     /// Folder for temporary files; removed by the supervisor.
     pub scratch: PathBuf,
 }
@@ -45,6 +51,8 @@ pub enum Operation {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NativeLine {
+    /// What the work will need; the first line, unless the header cannot be read.
+    Needs(Estimate),
     /// 0 to 1.
     Progress(f64),
     /// The answer; the last line.
@@ -53,21 +61,22 @@ pub enum NativeLine {
     Failed(RasterError),
 }
 
-/// Share of the memory that GDAL's block cache gets.
-const CACHE_SHARE: u64 = 8;
-/// Bounds of the block cache in MiB.
-const CACHE_MIB: std::ops::RangeInclusive<u64> = 32..=256;
-
-/// Runs a request and writes its lines.
+/// Runs a request and writes its lines. Begins when `input` has the line [`GO`]; ends without an answer where it
+/// ends without that line.
 ///
 /// # Errors
-/// Only where a line cannot be written: the supervisor is gone.
-pub fn serve(request: &NativeRequest, out: &mut dyn Write) -> io::Result<()> {
-    let cache = match request.memory_bytes {
-        0 => *CACHE_MIB.end(),
-        bytes => (bytes / CACHE_SHARE / (1 << 20)).clamp(*CACHE_MIB.start(), *CACHE_MIB.end()),
-    };
-    environment::configure(cache, request.memory_bytes, Some(&request.scratch));
+/// Only where a line cannot be read or written: the supervisor is gone.
+pub fn serve(request: &NativeRequest, input: &mut dyn BufRead, out: &mut dyn Write) -> io::Result<()> {
+    environment::configure(request.plan.cache_mib, request.memory_bytes, Some(&request.scratch));
+    match estimate(&request.operation, &request.plan) {
+        Ok(needs) => line(out, &NativeLine::Needs(needs))?,
+        Err(error) => return line(out, &NativeLine::Failed(error)),
+    }
+    let mut answer = String::new();
+    input.read_line(&mut answer)?;
+    if answer.trim() != GO {
+        return Ok(());
+    }
     let mut last = Instant::now();
     let mut progress = |fraction: f64| {
         if last.elapsed() >= PROGRESS_INTERVAL {
@@ -76,7 +85,7 @@ pub fn serve(request: &NativeRequest, out: &mut dyn Write) -> io::Result<()> {
             let _ = line(out, &NativeLine::Progress(fraction));
         }
     };
-    let result = run(&request.operation, request.threads, &mut progress);
+    let result = run(&request.operation, &request.plan, &mut progress);
     let last_line = match result {
         Ok(value) => NativeLine::Done(value),
         Err(error) => NativeLine::Failed(error),
@@ -88,18 +97,14 @@ pub fn serve(request: &NativeRequest, out: &mut dyn Write) -> io::Result<()> {
 ///
 /// # Errors
 /// What the operation's function says.
-pub fn run(
-    operation: &Operation,
-    threads: usize,
-    progress: &mut dyn FnMut(f64),
-) -> Result<Value, RasterError> {
+pub fn run(operation: &Operation, plan: &Plan, progress: &mut dyn FnMut(f64)) -> Result<Value, RasterError> {
     let value = match operation {
         Operation::Inspect { source, input_crs } => to_value(inspect::inspect(source, input_crs.as_deref())?),
         Operation::Statistics { source, max_pixels } => {
             to_value(statistics::statistics(source, *max_pixels)?)
         }
         Operation::CreateCog { source, target, options } => {
-            to_value(cog::create_cog(source, target, options, threads, progress)?)
+            to_value(cog::create_cog(source, target, options, plan, progress)?)
         }
         Operation::ValidateCog { source } => to_value(validate::validate_cog(source)?),
         Operation::Preview { source, target, max_edge } => {
@@ -110,6 +115,18 @@ pub fn run(
 }
 
 impl Operation {
+    /// The file that the operation reads.
+    #[must_use]
+    pub fn source(&self) -> &Path {
+        match self {
+            Self::Inspect { source, .. }
+            | Self::Statistics { source, .. }
+            | Self::CreateCog { source, .. }
+            | Self::ValidateCog { source }
+            | Self::Preview { source, .. } => source,
+        }
+    }
+
     /// The file that the operation writes.
     #[must_use]
     pub fn target(&self) -> Option<&Path> {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gdal::spatial_ref::{AxisMappingStrategy, SpatialRef};
 use gdal::{Dataset, DatasetOptions, GdalOpenFlags};
@@ -15,6 +15,7 @@ const MAX_CRS_TEXT: usize = 64;
 
 /// Opens a raster with the allowed drivers only. Cheap checks come first.
 pub(crate) fn open(path: &Path) -> Result<Dataset, RasterError> {
+    let path = &plain_path(path)?;
     hide(path, "the source");
     let mut magic = [0; 16];
     let mut file = File::open(path)?;
@@ -37,6 +38,15 @@ pub(crate) fn open(path: &Path) -> Result<Dataset, RasterError> {
     };
     let opened = Dataset::open_ex(path, options);
     opened.map_err(|_| RasterError::gdal(FILE_UNREADABLE, "the file cannot be opened as a raster"))
+}
+
+/// An absolute path, so that no part of it can mean a virtual file system or a piece of another file to GDAL.
+fn plain_path(path: &Path) -> Result<PathBuf, RasterError> {
+    let absolute = std::path::absolute(path)?;
+    if absolute.as_os_str().as_encoded_bytes().starts_with(b"/vsi") {
+        return Err(RasterError::permanent(FILE_UNREADABLE, "virtual file systems are not allowed"));
+    }
+    Ok(absolute)
 }
 
 /// A CRS from an authority code such as `EPSG:4326`.
@@ -101,6 +111,14 @@ fn is_raster(magic: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_path_reaches_a_virtual_file_system() {
+        for path in ["/vsicurl/http://127.0.0.1/x.tif", "/vsimem/x.tif", "/vsizip//tmp/x.zip/x.tif"] {
+            assert_eq!(open(Path::new(path)).expect_err("is refused").code, FILE_UNREADABLE, "{path}");
+        }
+        assert!(plain_path(Path::new("GTIFF_DIR:1:x.tif")).expect("is a path").is_absolute());
+    }
 
     #[test]
     fn only_authority_codes_are_a_crs() {

@@ -142,7 +142,7 @@ async fn attempt(
         platform: platform.clone(),
         task: task.clone(),
         plugin_digest: plugin.digest.clone(),
-        native: Native::new(&platform.settings),
+        native: Native::new(&platform.settings, Arc::clone(&platform.admission)),
         progress,
         over: over.clone(),
         started,
@@ -213,7 +213,8 @@ fn decide(
     };
     let policy =
         RetryPolicy { max_retries: task.max_retries, base_delay_ms: platform.settings.retry.base_delay_ms };
-    match policy.decide(error.class, task.attempt, jitter(task)) {
+    let previous = task.error.as_ref().map(|error| error.class);
+    match policy.decide(error.class, previous, task.attempt, jitter(task)) {
         Verdict::RetryAfter(delay_ms) => Outcome::Retry { error, delay_ms },
         Verdict::Fail => Outcome::Failed(error),
     }

@@ -2,8 +2,11 @@
 //!
 //! Every `select!` is biased: what ends something comes first, and a simulation repeats itself exactly.
 
+mod admission;
 mod attempt;
+mod cgroup;
 mod core;
+mod ending;
 mod keeper;
 mod messages;
 mod operations;
@@ -15,9 +18,11 @@ mod settings;
 mod submit;
 mod supervisor;
 mod truth;
+mod watchdog;
 
+pub use admission::Admission;
 pub use platform::Platform;
 pub use run::{Shutdown, run};
 pub use settings::{Slots, WorkerSettings};
 pub use submit::{Submission, blob_error};
-pub use supervisor::{Native, NativeFailure};
+pub use supervisor::{Native, NativeFailure, Report};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use chrono::SecondsFormat;
 use geoworker_blobs::{BlobError, BlobFacts, BlobRef, Fence, Staged};
-use geoworker_machine::{ErrorInfo, codes};
+use geoworker_machine::{ErrorInfo, codes, retry};
 use geoworker_plugins::{HostServices, JournaledOperation, OperationError, UnitResult};
 use geoworker_raster::model::CogOptions;
 use geoworker_raster::native::Operation;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::keeper::Progress;
 use crate::platform::Platform;
 use crate::submit::blob_error;
-use crate::supervisor::{Native, NativeFailure};
+use crate::supervisor::{Native, NativeFailure, Report};
 
 type Answer = Result<Value, OperationError>;
 
@@ -226,11 +226,21 @@ impl TaskServices {
             Duration::from_secs(u64::from(self.task.timeout_seconds)).saturating_sub(self.started.elapsed());
         let progress = Arc::clone(&self.progress);
         let verb = if operation.target().is_some() { "encoding" } else { "reading" };
-        let mut report = move |fraction: f64| set(&progress, fraction, verb);
-        let run = self.native.run(operation, scratch.path().to_owned(), limit, &self.over, &mut report);
+        let mut report = move |report: Report| match report {
+            Report::Fraction(fraction) => set(&progress, fraction, verb),
+            Report::Waiting(reason) => set(&progress, 0.0, &reason),
+        };
+        let lean = retry::lean(self.task.error.as_ref().map(|error| error.class));
+        let run = self.native.run(operation, scratch.path().to_owned(), limit, lean, &self.over, &mut report);
         run.await.map_err(|failure| match failure {
             NativeFailure::Failed(info) => OperationError::Failed(info),
             NativeFailure::Cancelled => aborted(),
+            NativeFailure::Deferred(reason) => {
+                if let Ok(mut deferred) = self.deferred.lock() {
+                    *deferred = Some(reason.clone());
+                }
+                OperationError::Aborted(reason)
+            }
         })
     }
 

@@ -8,6 +8,7 @@ use geoworker_queue::Queue;
 use geoworker_store::Store;
 use tokio::sync::Notify;
 
+use crate::admission::Admission;
 use crate::scratch::ScratchRoot;
 use crate::settings::WorkerSettings;
 use crate::truth::Truth;
@@ -28,6 +29,8 @@ pub struct Platform {
     pub(crate) outbox_written: Arc<Notify>,
     pub(crate) truth: Arc<Truth>,
     pub(crate) scratch: Arc<ScratchRoot>,
+    /// What the native operations of this process share.
+    pub(crate) admission: Arc<Admission>,
 }
 
 impl Platform {
@@ -42,7 +45,8 @@ impl Platform {
     ) -> Self {
         let settings = Arc::new(settings);
         let (outbox_written, truth, scratch) = (Arc::default(), Arc::default(), Arc::default());
-        Self { store, queue, zones, registry, settings, outbox_written, truth, scratch }
+        let admission = Arc::new(Admission::new(settings.memory_bytes));
+        Self { store, queue, zones, registry, settings, outbox_written, truth, scratch, admission }
     }
 
     pub(crate) fn jobs_queue(&self) -> &str {

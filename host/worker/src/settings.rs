@@ -6,6 +6,10 @@ use std::time::Duration;
 use geoworker_machine::routing::Router;
 use geoworker_machine::{AppMode, RetryPolicy};
 
+/// Share of the machine's memory that native operations get where nothing is set: the rest is for this process, the
+/// plugins and the page cache.
+const MEMORY_PERCENT: u64 = 80;
+
 /// Settings of a worker; [`Default`] holds the documented defaults.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
@@ -44,8 +48,14 @@ pub struct WorkerSettings {
     pub max_input_bytes: u64,
     /// CRS that rasters are reprojected to where a job says nothing (`RASTER_TARGET_CRS`). Default: the source's.
     pub default_target_crs: Option<String>,
-    /// Memory of one native operation.
+    /// Memory that all native operations of this process may have together. Default: 80 % of the smaller of the
+    /// machine's memory and its cgroup's limit.
+    pub memory_bytes: u64,
+    /// Memory of one native operation. Default 4 GiB.
     pub native_memory_bytes: u64,
+    /// Disk that one native operation may fill with its output and temporary files; 0 is no limit but the free
+    /// space. Default 0.
+    pub native_disk_bytes: u64,
     /// Compression threads of one native operation.
     pub native_threads: usize,
     /// Program that runs native operations: geoworker itself.
@@ -87,7 +97,9 @@ impl Default for WorkerSettings {
             task_timeout: Duration::from_secs(3600),
             max_input_bytes: 500_000_000_000,
             default_target_crs: None,
+            memory_bytes: crate::cgroup::available_memory() / 100 * MEMORY_PERCENT,
             native_memory_bytes: 4 << 30,
+            native_disk_bytes: 0,
             native_threads: cores,
             native_program: PathBuf::from("geoworker"),
             scratch: PathBuf::from("scratch"),

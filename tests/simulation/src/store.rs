@@ -578,7 +578,7 @@ fn finish(
         Outcome::Failed(error) => task.error = Some(error),
         Outcome::Retry { error, delay_ms } => (task.error, task.not_before) = (Some(error), now + delay_ms),
         Outcome::Deferred { delay_ms, .. } => {
-            (task.not_before, task.attempt) = (now + delay_ms, task.attempt - 1)
+            (task.not_before, task.attempt) = (now + delay_ms, task.attempt - 1);
         }
         Outcome::GiveBack(_) => task.attempt -= 1,
         Outcome::Cancelled => {}

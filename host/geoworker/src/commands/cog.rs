@@ -2,13 +2,14 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use geoworker_machine::{ErrorInfo, RetryClass, codes};
 use geoworker_raster::model::{CogOptions, CogReport};
 use geoworker_raster::native::Operation;
 use geoworker_raster::{RasterError, validate};
-use geoworker_worker::{Native, NativeFailure};
+use geoworker_worker::{Admission, Native, NativeFailure, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
@@ -30,47 +31,56 @@ pub(crate) async fn run(config: &Config, args: &CogArgs, json: bool) -> Outcome 
     if args.output.exists() && !args.overwrite {
         return Err(usage(format!("{} exists; --overwrite replaces it", args.output.display())));
     }
-    let hidden = hidden_beside(&args.output)?;
-    let scratch = hidden.with_extension("scratch");
-    let prepared = std::fs::create_dir(&scratch);
-    prepared.map_err(|error| usage(format!("{}: {error}", args.output.display())))?;
+    let hidden = Hidden::beside(&args.output)?;
     let result = tokio::select! {
-        result = encode(config, &input, &hidden, &scratch, args) => result,
+        result = encode(config, &input, &hidden, args) => result,
         () = signals.next() => Err(interrupted()),
     };
-    // Scratch is empty unless the encoder was killed.
-    let _ = std::fs::remove_dir_all(&scratch);
-    let report = match result {
-        Ok(report) => report,
-        Err(error) => {
-            // There is no file where the encoder was refused at once.
-            let _ = std::fs::remove_file(&hidden);
-            return Err(error);
-        }
-    };
-    std::fs::rename(&hidden, &args.output)
+    let report = result?;
+    std::fs::rename(hidden.file(), &args.output)
         .map_err(|error| usage(format!("{}: {error}", args.output.display())))?;
     print(&report, &args.output, json);
     Ok(OK)
 }
 
-/// A name in the output's folder that nobody looks at, so that the output appears at once and whole.
-fn hidden_beside(output: &Path) -> Result<PathBuf, ErrorInfo> {
-    let name = output
-        .file_name()
-        .ok_or_else(|| ErrorInfo::permanent(codes::USAGE, "the output has no file name"))?;
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = folder
-        .canonicalize()
-        .map_err(|error| ErrorInfo::permanent(codes::USAGE, format!("{}: {error}", folder.display())))?;
-    Ok(folder.join(format!(".{}.{}", name.to_string_lossy(), std::process::id())))
+/// A folder beside the output that nobody looks at, so that the output appears at once and whole, and the encoder
+/// may write into no other. Removed when it is dropped.
+struct Hidden(PathBuf);
+
+impl Hidden {
+    fn beside(output: &Path) -> Result<Self, ErrorInfo> {
+        let usage = |message: String| ErrorInfo::permanent(codes::USAGE, message);
+        let name = output.file_name().ok_or_else(|| usage("the output has no file name".into()))?;
+        let folder =
+            output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder =
+            folder.canonicalize().map_err(|error| usage(format!("{}: {error}", folder.display())))?;
+        let hidden = Self(folder.join(format!(".{}.{}", name.to_string_lossy(), std::process::id())));
+        let created = std::fs::create_dir(&hidden.0).and_then(|()| std::fs::create_dir(hidden.scratch()));
+        created.map_err(|error| usage(format!("{}: {error}", output.display())))?;
+        Ok(hidden)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("output")
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.0.join("scratch")
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // What cannot be removed is hidden, and named after its output.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 async fn encode(
     config: &Config,
     input: &Path,
-    target: &Path,
-    scratch: &Path,
+    hidden: &Hidden,
     args: &CogArgs,
 ) -> Result<CogReport, ErrorInfo> {
     let options = CogOptions {
@@ -85,16 +95,21 @@ async fn encode(
         input_crs: args.input_crs.clone(),
         target_crs: args.target_crs.clone(),
     };
-    let operation = Operation::CreateCog { source: input.to_owned(), target: target.to_owned(), options };
+    let operation = Operation::CreateCog { source: input.to_owned(), target: hidden.file(), options };
     let bar = bar();
-    let mut progress = |fraction: f64| bar.set_position((fraction * STEPS) as u64);
+    let mut progress = |report: Report| match report {
+        Report::Fraction(fraction) => bar.set_position((fraction * STEPS) as u64),
+        // Nobody is before it in this process.
+        Report::Waiting(_) => {}
+    };
     let never = CancellationToken::new();
-    let native = Native::new(&config.worker);
-    let answer = native.run(operation, scratch.to_owned(), LIMIT, &never, &mut progress).await;
+    let native = Native::new(&config.worker, Arc::new(Admission::new(config.worker.memory_bytes)));
+    let answer = native.run(operation, hidden.scratch(), LIMIT, false, &never, &mut progress).await;
     bar.finish_and_clear();
     let value = answer.map_err(|failure| match failure {
         NativeFailure::Failed(error) => error,
         NativeFailure::Cancelled => interrupted(),
+        NativeFailure::Deferred(reason) => ErrorInfo::new(codes::MEMORY, RetryClass::Resource, reason),
     })?;
     serde_json::from_value(value)
         .map_err(|error| ErrorInfo::permanent(codes::NATIVE_PROTOCOL, error.to_string()))

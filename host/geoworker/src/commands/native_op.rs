@@ -1,11 +1,13 @@
-//! `native-op`: one operation in a process of its own. Limits come first, then the request is read.
+//! `native-op`: one operation in a process of its own. The request is read, limits and confinement follow, and only
+//! then anything of a user is opened.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::process::ExitCode;
 
 use geoworker_raster::native::{NativeRequest, serve};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
+use crate::confine::confine;
 use crate::exit;
 
 /// Longest request.
@@ -25,12 +27,16 @@ fn limited() -> io::Result<()> {
     // An orphan has nobody to work for.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    let mut input = io::stdin().lock();
     let mut text = String::new();
-    io::stdin().take(MAX_REQUEST).read_to_string(&mut text)?;
+    input.by_ref().take(MAX_REQUEST).read_line(&mut text)?;
     let request: NativeRequest = serde_json::from_str(&text)?;
     if request.memory_bytes > 0 {
         let limit = Rlimit { current: Some(request.memory_bytes), maximum: Some(request.memory_bytes) };
         setrlimit(Resource::Data, limit)?;
     }
-    serve(&request, &mut io::stdout())
+    if !confine(&request)? {
+        eprintln!("native-op: this kernel has no Landlock: the process is not confined");
+    }
+    serve(&request, &mut input, &mut io::stdout())
 }

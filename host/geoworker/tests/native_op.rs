@@ -1,0 +1,117 @@
+//! The native process as it is shipped: what it says before it works, and what it cannot reach.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use geoworker_raster::estimate::Plan;
+use geoworker_raster::native::{GO, NativeLine, NativeRequest, Operation};
+
+/// A TIFF of 8 × 8 grey pixels.
+fn tiff() -> Vec<u8> {
+    const EDGE: u32 = 8;
+    let (data, directory) = (8_u32, 8 + EDGE * EDGE);
+    let entries: &[(u16, u32)] = &[
+        (256, EDGE),        // width
+        (257, EDGE),        // height
+        (258, 8),           // bits per sample
+        (259, 1),           // no compression
+        (262, 1),           // black is zero
+        (273, data),        // offset of the strip
+        (277, 1),           // samples per pixel
+        (278, EDGE),        // rows per strip
+        (279, EDGE * EDGE), // bytes of the strip
+    ];
+    let mut file = b"II*\0".to_vec();
+    file.extend(directory.to_le_bytes());
+    file.extend((0..EDGE * EDGE).map(|value| value as u8));
+    file.extend((entries.len() as u16).to_le_bytes());
+    for (tag, value) in entries {
+        file.extend(tag.to_le_bytes());
+        file.extend(4_u16.to_le_bytes());
+        file.extend(1_u32.to_le_bytes());
+        file.extend(value.to_le_bytes());
+    }
+    file.extend([0; 4]);
+    file
+}
+
+/// Runs statistics of `source`; `meanwhile` happens between the estimate and the work.
+fn statistics(source: &Path, scratch: &Path, meanwhile: impl FnOnce()) -> (NativeLine, NativeLine) {
+    let request = NativeRequest {
+        operation: Operation::Statistics { source: source.to_owned(), max_pixels: 0 },
+        memory_bytes: 1 << 30,
+        plan: Plan::lean(),
+        scratch: scratch.to_owned(),
+    };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_geoworker"))
+        .arg("native-op")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut next = || -> NativeLine {
+        let line = lines.next().expect("a line").expect("is read");
+        serde_json::from_str(&line).expect("is a line of the protocol")
+    };
+    let text = serde_json::to_string(&request).expect("serialises");
+    writeln!(stdin, "{text}").expect("writes");
+    let needs = next();
+    meanwhile();
+    writeln!(stdin, "{GO}").expect("writes");
+    let answer = next();
+    assert!(child.wait().expect("ends").success());
+    (needs, answer)
+}
+
+/// B3: the process holds no right to a path but to the very file that it was started for. While it waits, another
+/// file is put in that file's place: a process that is not confined reads it.
+#[test]
+fn the_process_reads_the_file_of_its_request_and_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, canary, scratch) =
+        (folder.path().join("source.tif"), folder.path().join("canary.tif"), folder.path().join("scratch"));
+    std::fs::create_dir(&scratch).expect("creates");
+    std::fs::write(&source, tiff()).expect("writes");
+    std::fs::write(&canary, tiff()).expect("writes");
+    let (needs, answer) = statistics(&source, &scratch, || {});
+    let NativeLine::Needs(estimate) = needs else { panic!("{needs:?}") };
+    assert!(estimate.memory_bytes > 1 << 20 && estimate.disk_bytes == 0, "{estimate:?}");
+    let NativeLine::Done(value) = answer else { panic!("{answer:?}") };
+    assert_eq!(value[0]["maximum"], 63.0);
+    if !landlock_offered() {
+        eprintln!("SKIPPED: this kernel has no Landlock");
+        return;
+    }
+    let (_, answer) = statistics(&source, &scratch, || std::fs::rename(&canary, &source).expect("renames"));
+    let NativeLine::Failed(error) = answer else { panic!("the canary was read: {answer:?}") };
+    assert!(error.message.contains("Permission denied"), "{error}");
+}
+
+/// Whether a process of this program says that it is not confined.
+fn landlock_offered() -> bool {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_geoworker"))
+        .arg("native-op")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let request = NativeRequest {
+        operation: Operation::ValidateCog { source: "/nowhere".into() },
+        memory_bytes: 0,
+        plan: Plan::lean(),
+        scratch: "/nowhere".into(),
+    };
+    let text = serde_json::to_string(&request).expect("serialises");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    // Closed behind the request: it ends without working.
+    writeln!(stdin, "{text}").expect("writes");
+    drop(stdin);
+    let output = child.wait_with_output().expect("ends");
+    !String::from_utf8_lossy(&output.stderr).contains("no Landlock")
+}
