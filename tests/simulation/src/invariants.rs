@@ -93,12 +93,15 @@ fn check_task(tables: &Tables, task: &Task, broken: &mut Vec<String>) {
     }
     let given_back =
         kinds.iter().filter(|kind| matches!(**kind, "task_given_back" | "task_deferred")).count();
-    let claims = kinds.iter().filter(|kind| **kind == "task_claimed").count();
-    // One claim more than attempts are allowed finds out that they are used up.
-    let budget = task.max_retries as usize + 2 + given_back;
-    if claims > budget {
+    // A claim beyond the last attempt runs nothing: it finds out that attempts are used up, and may die of that, too.
+    let last = task.max_retries + 1;
+    let of_task = tables.events.iter().filter(|(_, event)| event.task_id.as_ref() == Some(&task.task_id));
+    let ran =
+        of_task.filter(|(_, event)| event.kind == "task_claimed" && event.attempt.is_some_and(|n| n <= last));
+    let (ran, budget) = (ran.count(), last as usize + given_back);
+    if ran > budget {
         broken.push(format!(
-            "attempts stay within their budget: {name} was claimed {claims} times, {budget} allowed"
+            "attempts stay within their budget: {name} was tried {ran} times, {budget} allowed"
         ));
     }
 }

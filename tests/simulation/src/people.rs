@@ -41,7 +41,10 @@ pub(crate) async fn act(platform: &Platform, world: &Arc<World>, patience: Durat
         if tokio::time::Instant::now() > end {
             return false;
         }
-        meddle(platform, world).await;
+        // A job that is stuck must show: later, nobody helps it out by cancelling it.
+        if !world.is_calm() {
+            meddle(platform, world).await;
+        }
     }
 }
 

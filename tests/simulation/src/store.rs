@@ -572,6 +572,7 @@ fn finish(
         Outcome::Deferred { .. } => (TaskEvent::Defer, "task_deferred"),
     };
     let Some(state) = task.state.after(what) else { return Fenced::Stale };
+    let stolen = task.lease_epoch != epoch;
     (task.state, task.lease_until) = (state, 0);
     match outcome {
         Outcome::Completed(result) => task.result = Some(result),
@@ -589,6 +590,11 @@ fn finish(
     let task = task.clone();
     tables.hints.insert(id.to_string(), now);
     tables.held.remove(id.as_str());
+    if stolen {
+        tables
+            .violations
+            .push(format!("only the holder ends an attempt: task {} was ended by another", id.short()));
+    }
     event(tables, &task.job_id, Some(&task), kind, now);
     if state == TaskState::PendingRetry {
         put_task(world, tables, &task);

@@ -186,8 +186,13 @@ impl World {
         self.lock().dead.contains(&process)
     }
 
+    /// Whether faults have ended.
+    pub(crate) fn is_calm(&self) -> bool {
+        Instant::now() >= self.calm_at
+    }
+
     fn chance(&self, per_mille: u64) -> bool {
-        Instant::now() < self.calm_at && self.lock().dice.chance(per_mille)
+        !self.is_calm() && self.lock().dice.chance(per_mille)
     }
 
     /// Whether something that goes wrong in `per_mille` of 1000 cases goes wrong for a process now. People are spared.
