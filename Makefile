@@ -13,7 +13,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 endif
 VENV := $(CURDIR)/.venv
 
-.PHONY: help setup plugins build demo test test-rust test-referee check lint docs bench clean
+.PHONY: help setup plugins build demo test test-rust test-referee check lint docs bench bench-queue soak simulate clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,17 @@ docs: setup
 bench: build ## Plugins, throughput, and the encoder beside gdal_translate
 	bin/geoworker bench
 	@python3 tests/bench/cog.py
+
+bench-queue: build $(VENV)/ready ## Empty tasks through PostgreSQL beside procrastinate
+	$(VENV)/bin/pip install -q --disable-pip-version-check -r tests/bench/requirements.txt
+	$(VENV)/bin/python tests/bench/queue.py
+
+soak: build $(VENV)/ready ## 300 jobs, 4 workers and a saboteur on a private PostgreSQL; SEED=n
+	$(VENV)/bin/python tests/soak/soak.py --seed $(or $(SEED),1)
+
+simulate: build ## Many seeds of the simulation, then every rule broken once; SEEDS=n
+	$(CARGO_TARGET_DIR)/release/geoworker-simulation --seeds $(or $(SEEDS),20000)
+	$(CARGO_TARGET_DIR)/release/geoworker-simulation --mutations --seeds 400
 
 clean: ## Remove what was built
 	rm -rf bin plugins/dist plugins/dist-example plugins/dist-hostile plugins/dist-simulation plugins/target $(VENV) .geoworker

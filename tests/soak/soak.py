@@ -163,6 +163,11 @@ def make_blobs(folder):
 # Workers
 
 
+def is_hidden(name):
+    """No name of a blob has a part that begins with a dot."""
+    return any(part.startswith(".") for part in name.split("/"))
+
+
 class Worker:
     """One `geoworker serve`, started again and again under the same name."""
 
@@ -349,8 +354,14 @@ class Fleet:
     def published(self):
         """{name: digest} of everything that can be seen in the silver zone."""
         zone = self.data / "zones" / "silver"
-        files = [path for path in zone.rglob("*") if path.is_file() and ".staging" not in path.parts]
-        return {str(path.relative_to(zone)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        files = {str(path.relative_to(zone)): path for path in zone.rglob("*") if path.is_file()}
+        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if not is_hidden(name)}
+
+    def hidden(self):
+        """Files of the silver zone that are no blobs, {name: content}; the fences tell which attempt wrote a blob."""
+        zone = self.data / "zones" / "silver"
+        files = {str(path.relative_to(zone)): path for path in zone.rglob("*") if path.is_file()}
+        return {name: path.read_bytes() for name, path in files.items() if is_hidden(name)}
 
     def left_behind(self):
         """Staged files, scratch and processes that nobody owns any more."""
@@ -401,17 +412,21 @@ class Saboteur:
     def victim(self):
         """A worker that runs; where there is one, one that is in the middle of an operation."""
         self.fleet.wait(lambda: self.tick() or any(not worker.frozen for worker in self.fleet.workers), 60, "a worker that is not frozen")
-        running = [worker for worker in self.fleet.workers if not worker.frozen]
-        if self.random.random() < 0.7:
-            end = time.monotonic() + 2
-            while time.monotonic() < end:
-                busy = [worker for worker in running if worker.natives()]
-                if busy:
-                    self.figures["hit in the middle of an operation"] += 1
-                    return self.random.choice(busy)
-                self.tick()
-                time.sleep(POLL / 5)
-        return self.random.choice(running)
+        busy = self.busy() if self.random.random() < 0.7 else []
+        if busy:
+            self.figures["hit in the middle of an operation"] += 1
+        return self.random.choice(busy or [worker for worker in self.fleet.workers if not worker.frozen])
+
+    def busy(self, seconds=2):
+        """Workers in the middle of an operation; none where there are none for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            busy = [worker for worker in self.fleet.workers if not worker.frozen and worker.natives()]
+            if busy:
+                return busy
+            self.tick()
+            time.sleep(POLL / 5)
+        return []
 
     def harm(self, what):
         getattr(self, what)()
@@ -452,6 +467,7 @@ class Saboteur:
         self.fleet.postgres.start()
 
     def fill_disk(self):
+        self.busy(5)
         filler = fill(self.disk)
         self.wait(FULL_SECONDS)
         filler.unlink()
@@ -539,6 +555,7 @@ class Soak:
         self._check("undisturbed: workers run and end in order", wrong)
         self._invariants(fleet, "undisturbed")
         outcomes, published = fleet.outcomes(), fleet.published()
+        self.hidden = fleet.hidden()
         self._check("undisturbed: some jobs fail, most do not", self._odd_mixture(outcomes, published))
         return outcomes, published, self._results(fleet)
 
@@ -614,6 +631,9 @@ class Soak:
         ])
         got = fleet.published()
         self.figures["files published"] = len(got)
+        hidden = fleet.hidden()
+        self.figures["hidden files"] = len(hidden)
+        self.figures["of those, with other bytes than undisturbed"] = sum(self.hidden.get(name) != content for name, content in hidden.items())
         self._check("the silver zone has the same files", sorted(got.keys() ^ published.keys()))
         self._check("the silver zone has the same bytes", sorted(name for name in got.keys() & published.keys() if got[name] != published[name]))
         self._invariants(fleet, "disturbed")
