@@ -62,7 +62,7 @@ bench: build ## Plugins, throughput, and the encoder beside gdal_translate
 
 bench-queue: build $(VENV)/ready ## Empty tasks through PostgreSQL beside procrastinate
 	$(VENV)/bin/pip install -q --disable-pip-version-check -r tests/bench/requirements.txt
-	$(VENV)/bin/python tests/bench/queue.py
+	$(VENV)/bin/python tests/bench/workers.py
 
 soak: build $(VENV)/ready ## 300 jobs, 4 workers and a saboteur on a private PostgreSQL; SEED=n
 	$(VENV)/bin/python tests/soak/soak.py --seed $(or $(SEED),1)

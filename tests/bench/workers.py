@@ -1,6 +1,6 @@
 """Throughput, latency and recovery on PostgreSQL, beside procrastinate.
 
-    python tests/bench/queue.py [--tasks 4000] [--rounds 1] [--workers 1 2 4] [--json FILE]
+    python tests/bench/workers.py [--tasks 4000] [--rounds 1] [--workers 1 2 4] [--json FILE]
 
 One private server with default, durable settings (fsync, synchronous commit). For each number of worker processes,
 interleaved: geoworker runs hello_world jobs of 1000 greetings and 1000 replies, procrastinate runs as many empty jobs that
@@ -8,23 +8,19 @@ are deferred in batches of the same size; both with the same concurrency. A geow
 a sandboxed call, stage bookkeeping and a stored result. Needs `pip install -r tests/bench/requirements.txt`.
 """
 
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import signal
+import statistics
+import subprocess
 import sys
-
-# This file bears the name of a standard module, which asyncio and others import: its folder must not come first.
-sys.path[:] = [folder for folder in sys.path if folder != __file__.rpartition("/")[0] and folder != ""]
-
-import argparse  # noqa: E402
-import contextlib  # noqa: E402
-import importlib.util  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import pathlib  # noqa: E402
-import shutil  # noqa: E402
-import signal  # noqa: E402
-import statistics  # noqa: E402
-import subprocess  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
+import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = ROOT / "bin" / "geoworker"
@@ -42,7 +38,7 @@ ASK = 0.1
 
 
 def load(path):
-    """A module by its file: its folder holds this file, which must not be found as `queue`."""
+    """A module of another folder, by its file."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
