@@ -51,8 +51,9 @@ pub(crate) async fn on_task(
     let task = match platform.store.claim(&parsed.task_id, request).await.map_err(|error| error.info())? {
         Claim::Claimed(task) => *task,
         Claim::NotDue(ms) => return Ok(Settlement::Later(ms)),
-        // The sweeper sends a new hint where the holder dies.
-        Claim::Busy(_) | Claim::Over => return Ok(Settlement::Complete),
+        // If the holder dies, whoever looks when its lease ends takes over; the sweeper would come later.
+        Claim::Busy(ms) => return Ok(Settlement::Later(ms)),
+        Claim::Over => return Ok(Settlement::Complete),
         Claim::Unknown => {
             return Ok(Settlement::dead(
                 codes::MESSAGE_INVALID,
