@@ -75,7 +75,8 @@ impl JobType for Probe {
 
     fn plan(&self, job: &Job, stage: u32) -> Result<Vec<Planned>, Failure> {
         // The second stage has as many tasks as results of the first can be seen.
-        let count = if stage == 1 { job.params["n"].as_u64().unwrap_or(0) } else { u64::from(results::count(1)) };
+        let count =
+            if stage == 1 { job.params["n"].as_u64().unwrap_or(0) } else { u64::from(results::count(1)) };
         let folder = format!("{}/{stage}", params::text(&job.params, "folder"));
         let task = |n: u64| Planned {
             task_type: "probe_write",
