@@ -398,8 +398,7 @@ def refused_or_bounded(trap, path, seconds=15):
     trap.said.append(json.dumps(shown(geoworker, job, events=True)))
     assert job_now["state"] in ("cancelled", "failed"), job_now["state"]
     assert job_now["state"] == "cancelled" or job_now["error"]["code"] in REFUSALS, job_now["error"]
-    code = job_now["error"]["code"] if job_now["state"] == "failed" else None
-    assert all(task["attempt"] <= most_attempts(code) for task in job_now["tasks"])
+    assert all(task["attempt"] <= most_attempts("MEMORY") for task in job_now["tasks"])
     until(lambda: not native_children(trap.server.pid), 10, "the end of the operation")
     assert geoworker.published() == []
     # Data memory is what is limited; code and file pages come on top.

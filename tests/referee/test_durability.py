@@ -1,8 +1,6 @@
 """Nothing is lost and nothing is half done, whatever is killed, filled up or started twice."""
 
 import json
-import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -13,21 +11,16 @@ import pytest
 import rasterio
 
 from conftest import ROOT, SHARED
+from helpers import FAST, alive, children, until, write_noise
 from judges import check_cog, check_same_pixels
 from rasters import NORTH_UP, write
-
-FAST = dict(GEOWORKER_RETRY_BASE_MS="50", GEOWORKER_SWEEP_SECONDS="1")
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory):
     """A raster that takes seconds to encode: noise, at the highest level."""
     path = tmp_path_factory.mktemp("slow") / "slow.tif"
-    edge = 5000
-    noise = numpy.random.default_rng(1)
-    with rasterio.open(path, "w", driver="GTiff", dtype="uint8", count=3, width=edge, height=edge, crs="EPSG:32633", transform=NORTH_UP) as target:
-        for band in (1, 2, 3):
-            target.write(noise.integers(0, 40, (edge, edge), "uint8"), band)
+    write_noise(path)
     return path
 
 
@@ -35,16 +28,6 @@ def submit_slow(geoworker, slow):
     geoworker.put(slow)
     source = ["--param", "container_name=in", "--param", "blob_name=slow.tif", "--param", "output_tier=archive"]
     return geoworker.json("submit", "process_raster", *source)["job_id"]
-
-
-def until(condition, seconds=45):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"did not happen within {seconds} s")
 
 
 def task(geoworker, job, task_type):
@@ -70,12 +53,6 @@ def ended(geoworker, job):
     return shown if shown["ended_at"] else None
 
 
-def children(process):
-    path = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    of_threads = pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")
-    return [int(pid) for file in (path, *of_threads) for pid in file.read_text().split()]
-
-
 def operations(geoworker, task_type):
     """Operations that really ran, from the server's log."""
     lines = [json.loads(line) for line in (geoworker.folder / "server.log").read_text().splitlines()]
@@ -87,11 +64,11 @@ def test_kill_in_the_middle_of_create_cog(make_geoworker, slow):
     server = geoworker.serve()
     job = submit_slow(geoworker, slow)
     until(lambda: encoding(geoworker))
-    orphans = children(server)
+    orphans = children(server.pid)
     server.kill()
     server.wait()
     assert orphans, "the encoder runs in a process of its own"
-    until(lambda: not any(os.path.exists(f"/proc/{pid}/exe") and not zombie(pid) for pid in orphans), 5)
+    until(lambda: not any(alive(pid) for pid in orphans), 5)
     assert geoworker.published() == [], "no partial file is visible"
 
     server = geoworker.serve()
@@ -110,13 +87,6 @@ def test_kill_in_the_middle_of_create_cog(make_geoworker, slow):
     check_same_pixels(slow, path)
     assert list((geoworker.zone("silver") / ".staging").iterdir()) == []
     assert list((geoworker.data / "scratch").iterdir()) == []
-
-
-def zombie(pid):
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 def test_sigterm_lets_the_task_finish(make_geoworker, slow):

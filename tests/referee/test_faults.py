@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from helpers import (
-    FAST, alive, ended, events, fill, mounted_disk, native_children, nothing_left, send_signal, serving, shown, state, submit,
+    FAST, alive, ended, events, fill, log_lines, mounted_disk, native_children, nothing_left, send_signal, serving, shown, state, submit,
     submit_raster, task_of, until, wait_for, write_noise,
 )
 from judges import check_cog, check_same_pixels
@@ -197,6 +197,20 @@ def test_a_disk_that_is_freed_in_time_costs_attempts_only(make_geoworker, small_
     assert set(codes(geoworker, job)) == {"DISK_FULL"}
     check_cog(geoworker.silver(done["result"]["cog"]["target"]))
     assert nothing_left(geoworker)
+
+
+def test_the_embedded_database_goes_on_when_its_disk_has_space_again(make_geoworker, small_disk):
+    """A statement that finds no space ends its transaction by itself; the connection must notice."""
+    geoworker = make_geoworker(**FAST)
+    geoworker.data = small_disk / "data"
+    log = geoworker.folder / "server.log"
+    with serving(geoworker):
+        job = submit(geoworker, "hello_world", n=1000)
+        filler = fill(small_disk)
+        until(lambda: sum(line["level"] == "WARN" for line in log_lines(log)) > 5, what="the database's lack of space")
+        filler.unlink()
+        assert wait_for(geoworker, job)["state"] == "completed"
+        other_work_goes_on(geoworker)
 
 
 def test_every_fault_is_in_the_log_with_its_context(make_geoworker, slow):

@@ -1,15 +1,16 @@
 """Many workers around one PostgreSQL: killed, frozen and cut off, they lose nothing and do nothing twice."""
 
-import json
 import signal
+import subprocess
 import time
 
 import pytest
 
 from conftest import ROOT
+from helpers import FAST, until
 from judges import check_cog, check_same_pixels
 from postgres import Postgres
-from test_durability import FAST, encoding, ended, operations, slow, submit_slow, task, until  # noqa: F401
+from test_durability import encoding, ended, operations, slow, submit_slow, task  # noqa: F401
 
 LEASE = 3
 
@@ -105,8 +106,6 @@ def test_a_database_that_goes_away_is_waited_for(make_geoworker):
 
 
 def start_without_waiting(geoworker, log):
-    import subprocess
-
     with open(log, "a") as errors:
         process = subprocess.Popen(
             geoworker.command("serve"), env=geoworker.environment, cwd=geoworker.folder, stdout=subprocess.DEVNULL, stderr=errors
@@ -166,4 +165,3 @@ def test_one_task_can_be_cancelled(make_geoworker):
     running = geoworker.json("submit", "hello_world", "--param", "n=1", "--param", "failure_rate=1")["job_id"]
     assert geoworker.json("jobs", "retry", running, code=2)["error"]["code"] == "JOB_RUNNING"
     stop(server)
-    assert json.dumps(shown)
