@@ -106,8 +106,8 @@ impl JobType for ProcessRaster {
             findings.push(Finding::error("PARAM_INCOMPATIBLE", "/compression", message));
         }
         if !naming::is_folder(params::text(&values, "output_folder")) {
-            let message =
-                "output_folder is a relative folder without '..', empty parts and names that begin with '.'";
+            let message = "output_folder is a relative folder without '..', empty parts, names that begin with '.', control \
+                 characters and any of \\ : * ? \" < > |";
             findings.push(Finding::error("BLOB_NAME_INVALID", "/output_folder", message));
         }
         if findings.is_empty() { Ok(values) } else { Err(findings) }

@@ -29,9 +29,11 @@ pub fn target(values: &Value, tier: &str) -> BlobRef {
     BlobRef { zone: "silver".into(), container: OUTPUT_CONTAINER.into(), name }
 }
 
-/// Whether a text can be the folder of outputs; the empty one means none. The host checks the whole name again.
+/// Whether a text can be the folder of outputs, by the rules of blob names; the empty one means none. The host checks the
+/// whole name again, but only when the output is there.
 pub fn is_folder(folder: &str) -> bool {
-    let plain = |part: &str| !part.is_empty() && !part.starts_with('.');
+    let odd = |c: char| c.is_control() || matches!(c, '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
+    let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(odd);
     folder.is_empty() || folder.trim_matches('/').split('/').all(plain)
 }
 
@@ -73,6 +75,8 @@ mod tests {
                 && !is_folder("../x")
                 && !is_folder("a//b")
                 && !is_folder("/")
+                && !is_folder("a\nb")
+                && !is_folder("a:b")
         );
     }
 }
