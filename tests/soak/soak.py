@@ -524,10 +524,23 @@ class Soak:
             self.skipped += missing
             jobs = make_jobs(self.count, names, random_source)
             self.figures["jobs"] = len(jobs)
-            expected = self._undisturbed(stack, jobs, blobs)
-            self._disturbed(stack, jobs, blobs, random_source, expected)
+            try:
+                expected = self._undisturbed(stack, jobs, blobs)
+                self._disturbed(stack, jobs, blobs, random_source, expected)
+            except Failed:
+                self._tell_what_runs()
+                raise
         self.figures["wall seconds"] = round(time.monotonic() - started)
         return self.checks
+
+    def _tell_what_runs(self):
+        """What the database is busy with, for whoever looks for the reason."""
+        with contextlib.suppress(QueryFailed):
+            for row in self.postgres.query(
+                "SELECT pid, state, coalesce(wait_event, 'runs'), now() - xact_start, pg_blocking_pids(pid), left(query, 300)"
+                " FROM pg_stat_activity WHERE xact_start < now() - interval '1 second' AND backend_type = 'client backend' ORDER BY xact_start",
+            ):
+                self.say("  in the database: " + " | ".join(" ".join((field or "").split()) for field in row))
 
     def _remove_work(self):
         if self.keep:

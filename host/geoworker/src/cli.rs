@@ -284,4 +284,29 @@ pub(crate) struct CogArgs {
     /// Replace an existing output.
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// auto: the single-pass encoder, and GDAL's where that one does not do what is asked for; native: that one or a
+    /// refusal; gdal: GDAL's COG driver.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "native", "gdal"])]
+    pub(crate) engine: String,
+    /// Memory that the encoder may take, such as 256M or 2G (default: GEOWORKER_NATIVE_MEMORY_MB).
+    #[arg(long, value_parser = megabytes)]
+    pub(crate) memory: Option<u64>,
+    /// Store no tiles that hold nothing but nodata (or zeros): GDAL makes them up, some other readers cannot.
+    #[arg(long)]
+    pub(crate) sparse: bool,
+    /// Decode the whole result and compare it with the source, instead of a sample of it.
+    #[arg(long)]
+    pub(crate) verify_pixels: bool,
+}
+
+/// A size such as `256M` or `2G`, in MiB.
+fn megabytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let number: u64 =
+        digits.parse().map_err(|_| "a number with M or G is wanted, such as 256M".to_owned())?;
+    match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "M" | "MB" | "MIB" => Ok(number),
+        "G" | "GB" | "GIB" => Ok(number.saturating_mul(1024)),
+        _ => Err("the unit is M or G, such as 256M".to_owned()),
+    }
 }

@@ -36,6 +36,8 @@ struct Codec {
 pub struct Encoding {
     /// `KEY=VALUE` for GDAL's COG driver.
     pub options: Vec<String>,
+    /// `KEY=VALUE` for GDAL's GeoTIFF driver: what a file's metadata says of the codec.
+    pub described: Vec<String>,
     /// `none`, `horizontal` or `floating-point`.
     pub predictor: &'static str,
     /// Decoded pixels equal the source's.
@@ -80,6 +82,9 @@ pub fn encoding(raster: &RasterInfo, options: &CogOptions) -> Result<Encoding, R
         }
         list.push(format!("MAX_Z_ERROR={error}"));
     }
+    if options.sparse {
+        list.push("SPARSE_OK=YES".into());
+    }
     if let Some(crs) = &options.target_crs {
         list.push(format!("TARGET_SRS={crs}"));
         list.push(format!("WARP_RESAMPLING={}", options.resampling.to_uppercase()));
@@ -89,21 +94,26 @@ pub fn encoding(raster: &RasterInfo, options: &CogOptions) -> Result<Encoding, R
         "webp" => options.quality != Some(100),
         name => name.starts_with("lerc") && options.max_z_error.unwrap_or(0.0) > 0.0,
     };
-    Ok(Encoding { options: list, predictor, lossless: !lossy, alpha_to_mask })
+    let described = described(codec, options);
+    Ok(Encoding { options: list, described, predictor, lossless: !lossy, alpha_to_mask })
 }
 
-/// Overviews of an image: it is halved until it fits into one block, as GDAL's COG driver does, or until an edge
-/// is a single pixel: a level that is smaller in one direction only is no reduction to other readers.
+/// Lossy codecs note their quality in the metadata.
+fn described(codec: &Codec, options: &CogOptions) -> Vec<String> {
+    let quality = options.quality.unwrap_or(75);
+    match codec.name {
+        "jpeg" => vec!["COMPRESS=JPEG".into(), format!("JPEG_QUALITY={quality}")],
+        "webp" if quality == 100 => vec!["COMPRESS=WEBP".into(), "WEBP_LOSSLESS=YES".into()],
+        "webp" => vec!["COMPRESS=WEBP".into(), format!("WEBP_LEVEL={quality}")],
+        _ => Vec::new(),
+    }
+}
+
+/// Overviews of an image; see [`geoworker_cog::overview_sizes`].
 #[must_use]
 pub fn overview_count(width: u32, height: u32, block: u32) -> u32 {
-    let (mut width, mut height) = (width, height);
-    let mut count = 0;
-    while (width > block || height > block) && width > 1 && height > 1 {
-        width /= 2;
-        height /= 2;
-        count += 1;
-    }
-    count
+    let sizes = geoworker_cog::overview_sizes(width as usize, height as usize, block as usize);
+    u32::try_from(sizes.len()).unwrap_or(u32::MAX)
 }
 
 fn refuse(message: impl Into<String>) -> RasterError {
@@ -248,15 +258,6 @@ mod tests {
 
     fn with(compression: &str) -> CogOptions {
         CogOptions { compression: compression.into(), ..CogOptions::default() }
-    }
-
-    #[test]
-    fn overviews_halve_until_one_block_or_one_pixel() {
-        for (width, height, count) in
-            [(512, 512, 0), (513, 2, 1), (2000, 1000, 2), (1023, 1023, 1), (1, 900, 0), (2, 4000, 1)]
-        {
-            assert_eq!(overview_count(width, height, 512), count, "{width} × {height}");
-        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! GDAL as this process uses it: bounded cache, no sidecar files, no network, errors collected.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use gdal::errors::CplErrType;
 
@@ -19,6 +19,7 @@ const KEPT_MESSAGES: usize = 20;
 
 static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static MEMORY_LIMIT: AtomicU64 = AtomicU64::new(0);
+static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
 static STARVED: AtomicBool = AtomicBool::new(false);
 static HIDDEN: Mutex<Vec<(String, &str)>> = Mutex::new(Vec::new());
 
@@ -50,6 +51,8 @@ pub fn configure(cache_mib: u64, memory_bytes: u64, scratch: Option<&Path>) {
         let _ = gdal::config::set_config_option(key, &value);
     }
     if let Some(folder) = scratch {
+        // One process has one scratch folder.
+        let _ = SCRATCH.set(folder.to_owned());
         let _ = gdal::config::set_config_option("CPL_TMPDIR", &folder.to_string_lossy());
     }
     gdal::config::set_error_handler(|kind, _, message| {
@@ -63,6 +66,16 @@ pub fn configure(cache_mib: u64, memory_bytes: u64, scratch: Option<&Path>) {
 #[must_use]
 pub fn gdal_version() -> String {
     gdal::version::version_info("RELEASE_NAME")
+}
+
+/// Folder for temporary files.
+pub(crate) fn scratch() -> PathBuf {
+    SCRATCH.get().cloned().unwrap_or_else(std::env::temp_dir)
+}
+
+/// Bytes of memory that this process may have, where they are limited.
+pub(crate) fn memory_limit() -> Option<u64> {
+    Some(MEMORY_LIMIT.load(Ordering::Relaxed)).filter(|limit| *limit > 0)
 }
 
 /// Replaces `path` by `word` in every message from now on.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::environment::take_messages;
 use crate::error::RasterError;
 use crate::ffi::pixel_type;
-use crate::model::CogOptions;
+use crate::model::{CogOptions, Engine};
 use crate::native::Operation;
 use crate::source;
 
@@ -35,6 +35,12 @@ const THREAD: u64 = 4 * MIB;
 const WARP_GROWTH: u64 = 2;
 /// Header, directories and tile index, per tile of the full resolution and its overviews.
 const TILE_INDEX: u64 = 32;
+/// Strips that the single-pass encoder holds: two of the full resolution, and overviews of all levels, half of them twice.
+const STRIPS: u64 = 4;
+/// Tiles that it compresses or keeps waiting, in bytes.
+const TILES_UNDER_WAY: u64 = 16 * MIB;
+/// Compressed overviews that it keeps in memory.
+const SPOOL_BYTES: u64 = 16 * MIB;
 /// Edge of the windows that statistics read.
 const WINDOW: u64 = 256;
 
@@ -48,6 +54,8 @@ pub struct Plan {
     /// Rows that verification compares at a time. Fewer than an edge of a block decode each block more than once
     /// where the cache cannot hold a row of blocks.
     pub strip_rows: usize,
+    /// COGs by the single-pass encoder, which holds whole strips; where it is `auto` who encodes.
+    pub streaming: bool,
 }
 
 /// Share of the memory limit that GDAL's block cache gets.
@@ -68,13 +76,13 @@ impl Plan {
             0 => *CACHE_MIB.end(),
             bytes => (bytes / CACHE_SHARE / MIB).clamp(*CACHE_MIB.start(), *CACHE_MIB.end()),
         };
-        Self { threads, cache_mib, strip_rows: STRIP_ROWS }
+        Self { threads, cache_mib, strip_rows: STRIP_ROWS, streaming: true }
     }
 
-    /// The plan after memory ran out: one thread, a block cache of 32 MiB, the smallest buffers.
+    /// The plan after memory ran out: one thread, a block cache of 32 MiB, the smallest buffers, GDAL's COG driver.
     #[must_use]
     pub fn lean() -> Self {
-        Self { threads: 1, cache_mib: *CACHE_MIB.start(), strip_rows: LEAN_STRIP_ROWS }
+        Self { threads: 1, cache_mib: *CACHE_MIB.start(), strip_rows: LEAN_STRIP_ROWS, streaming: false }
     }
 }
 
@@ -207,8 +215,27 @@ impl Header {
             .saturating_mul(2)
             .saturating_add(strip.saturating_mul(self.sample_bytes + 2))
             .saturating_add(tile);
-        let memory = BASE.saturating_add(self.reading(plan)).saturating_add(encoding.max(verifying));
+        let streams = match options.engine {
+            Engine::Auto => plan.streaming,
+            Engine::Native => true,
+            Engine::Gdal => false,
+        };
+        let streaming = if streams { self.streaming(tile, block, threads) } else { 0 };
+        let working = encoding.max(verifying).max(streaming);
+        let memory = BASE.saturating_add(self.reading(plan)).saturating_add(working);
         Estimate { memory_bytes: with_overhead(memory), disk_bytes: self.cog_disk(options) }
+    }
+
+    /// The single-pass encoder: two strips and the overviews' strips under way, tiles, and compressed overviews in memory.
+    fn streaming(&self, tile: u64, block: u64, threads: u64) -> u64 {
+        let rows = block.min(self.height);
+        let strip = self.width.saturating_mul(rows).saturating_mul(self.pixel_bytes.saturating_add(1));
+        let under_way = (TILES_UNDER_WAY / tile.max(1)).clamp(2 * threads.max(1), 16 * threads.max(1));
+        let overviews = SPOOL_BYTES.min(self.uncompressed() / 2);
+        strip
+            .saturating_mul(STRIPS)
+            .saturating_add(tile.saturating_mul(under_way.saturating_add(2 * threads)))
+            .saturating_add(overviews)
     }
 
     fn overview_work(&self) -> u64 {

@@ -40,6 +40,11 @@ impl PixelType {
         }
     }
 
+    /// Whether samples are real floating-point numbers.
+    pub(crate) fn is_float(self) -> bool {
+        matches!(self.0, GDALDataType::GDT_Float32 | GDALDataType::GDT_Float64)
+    }
+
     /// Bytes of one sample.
     pub(crate) fn bytes(self) -> usize {
         // SAFETY: a pure function of a number.
@@ -85,13 +90,27 @@ pub(crate) fn read_raw(
     buffer: &mut Vec<u8>,
 ) -> Result<(), RasterError> {
     buffer.resize(window.width * window.height * kind.bytes(), 0);
+    read_into(dataset, plane, window, kind, buffer, window.width)
+}
+
+/// Reads a window in the plane's own type into rows of `stride` samples, the first of which `buffer` begins with.
+pub(crate) fn read_into(
+    dataset: &Dataset,
+    plane: Plane,
+    window: Window,
+    kind: PixelType,
+    buffer: &mut [u8],
+    stride: usize,
+) -> Result<(), RasterError> {
+    let sample = kind.bytes();
+    let needed = (window.height.saturating_sub(1) * stride + window.width) * sample;
+    let line = i32::try_from(stride * sample).ok();
     let handle = band_handle(dataset, plane);
     let [x, y, width, height] = [window.x, window.y, window.width, window.height].map(|n| n as c_int);
-    let status = if handle.is_null() {
-        CPLErr::CE_Failure
-    } else {
-        // SAFETY: the handle belongs to the borrowed dataset; the buffer holds width × height samples of `kind`,
-        // and spacings of 0 mean densely packed.
+    let fits = buffer.len() >= needed && stride >= window.width;
+    let status = if let (false, true, Some(line)) = (handle.is_null(), fits, line) {
+        // SAFETY: the handle belongs to the borrowed dataset; the buffer holds height rows of `line` bytes, the last
+        // one at least as long as the window; a pixel spacing of 0 means densely packed.
         unsafe {
             gdal_sys::GDALRasterIO(
                 handle,
@@ -105,9 +124,11 @@ pub(crate) fn read_raw(
                 height,
                 kind.0,
                 0,
-                0,
+                line,
             )
         }
+    } else {
+        CPLErr::CE_Failure
     };
     if status == CPLErr::CE_None {
         return Ok(());
@@ -159,6 +180,34 @@ pub(crate) fn create_copy(
     Ok(unsafe { Dataset::from_c_dataset(handle) })
 }
 
+/// A dataset that reprojects `source` while it is read. `arguments` are those of `gdalwarp`.
+pub(crate) fn warp(source: &Dataset, arguments: &[&str]) -> Result<Dataset, RasterError> {
+    let invalid = |_| RasterError::permanent(GDAL_ERROR, "an argument contains a NUL character");
+    let texts =
+        arguments.iter().map(|text| CString::new(*text)).collect::<Result<Vec<_>, _>>().map_err(invalid)?;
+    let mut list: Vec<*mut c_char> = texts.iter().map(|text| text.as_ptr().cast_mut()).collect();
+    list.push(std::ptr::null_mut());
+    let mut sources = [source.c_dataset()];
+    // SAFETY: all pointers live until the calls return; GDAL copies the arguments; the options are freed once, after their
+    // use; the result keeps its own reference to the source.
+    let handle = unsafe {
+        let options = gdal_sys::GDALWarpAppOptionsNew(list.as_mut_ptr(), std::ptr::null_mut());
+        if options.is_null() {
+            return Err(RasterError::gdal(GDAL_ERROR, "the reprojection cannot be set up"));
+        }
+        let name = c"".as_ptr();
+        let none = std::ptr::null_mut();
+        let handle = gdal_sys::GDALWarp(name, none, 1, sources.as_mut_ptr(), options, std::ptr::null_mut());
+        gdal_sys::GDALWarpAppOptionsFree(options);
+        handle
+    };
+    if handle.is_null() {
+        return Err(RasterError::gdal(GDAL_ERROR, "the raster cannot be reprojected"));
+    }
+    // SAFETY: a fresh handle that nobody else owns.
+    Ok(unsafe { Dataset::from_c_dataset(handle) })
+}
+
 /// Flushes and closes; the only moment at which some write errors show.
 pub(crate) fn close(dataset: Dataset) -> Result<(), RasterError> {
     dataset.close().map_err(|_| RasterError::gdal(GDAL_ERROR, "the output cannot be finished"))?;
@@ -186,6 +235,12 @@ pub(crate) fn keep_drivers(input: &[&str], internal: &[&str]) {
             }
         }
     }
+}
+
+/// Bounds GDAL's block cache from now on.
+pub(crate) fn set_block_cache(bytes: u64) {
+    // SAFETY: a setter without preconditions.
+    unsafe { gdal_sys::GDALSetCacheMax64(i64::try_from(bytes).unwrap_or(i64::MAX)) };
 }
 
 /// PROJ fetches no grids, whatever its configuration file says.

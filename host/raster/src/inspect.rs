@@ -90,7 +90,7 @@ pub(crate) fn band(dataset: &Dataset, index: usize) -> Result<Band, RasterError>
 }
 
 /// The nodata value as exact text.
-fn nodata(band: &RasterBand<'_>, kind: &str) -> Option<String> {
+pub(crate) fn nodata(band: &RasterBand<'_>, kind: &str) -> Option<String> {
     match kind {
         "int64" => band.no_data_value_i64().map(|value| value.to_string()),
         "uint64" => band.no_data_value_u64().map(|value| value.to_string()),

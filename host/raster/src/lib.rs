@@ -15,6 +15,7 @@ pub mod native;
 pub mod preview;
 mod source;
 pub mod statistics;
+mod stream;
 pub mod tiff;
 pub mod validate;
 mod verify;

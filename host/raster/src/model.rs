@@ -96,6 +96,32 @@ mod records {
         pub resampling: String,
         pub input_crs: Option<String>,
         pub target_crs: Option<String>,
+        /// Which encoder; guests have no say in it.
+        #[serde(default)]
+        pub engine: Engine,
+        /// Decode the whole result and compare it with the source, instead of a sample of it. Default: yes.
+        #[serde(default = "yes")]
+        pub verify_pixels: bool,
+        /// Store no tiles that hold nothing but nodata (or zeros): GDAL makes them up, other readers may not.
+        #[serde(default)]
+        pub sparse: bool,
+    }
+
+    fn yes() -> bool {
+        true
+    }
+
+    /// Who encodes.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Engine {
+        /// The single-pass encoder, and GDAL where that one does not do what is asked for.
+        #[default]
+        Auto,
+        /// The single-pass encoder, or a refusal.
+        Native,
+        /// GDAL's COG driver.
+        Gdal,
     }
 
     /// What was made, after verification.
@@ -115,6 +141,14 @@ mod records {
         pub pixels_verified: bool,
         pub not_carried: Vec<String>,
         pub encode_ms: u64,
+        /// Who encoded: `native` or `gdal`.
+        pub engine: Engine,
+        /// Why it was not the single-pass encoder, where that was a choice.
+        pub engine_reason: Option<String>,
+        /// Codec and level, as chosen.
+        pub codec: String,
+        /// Tiles without data, which are not stored.
+        pub empty_tiles: u64,
     }
 
     /// A requirement that a file does not meet.
@@ -142,7 +176,7 @@ mod records {
 }
 
 pub use records::{
-    Band, BandStatistics, Bounds, CogOptions, CogProblem, CogReport, CogVerdict, Crs, PreviewReport,
+    Band, BandStatistics, Bounds, CogOptions, CogProblem, CogReport, CogVerdict, Crs, Engine, PreviewReport,
     RasterInfo,
 };
 
@@ -160,6 +194,9 @@ impl Default for CogOptions {
             resampling: "bilinear".into(),
             input_crs: None,
             target_crs: None,
+            engine: Engine::Auto,
+            verify_pixels: true,
+            sparse: false,
         }
     }
 }

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use gdal::raster::RasterBand;
 use gdal::spatial_ref::{AxisMappingStrategy, SpatialRef};
-use gdal::{Dataset, DatasetOptions, GdalOpenFlags};
+use gdal::{Dataset, DatasetOptions, DriverManager, GdalOpenFlags};
 
 use crate::environment::{INPUT_DRIVERS, hide, take_messages};
-use crate::error::{CRS_INVALID, FILE_EMPTY, FILE_UNREADABLE, RasterError};
+use crate::error::{CRS_INVALID, FILE_EMPTY, FILE_UNREADABLE, GDAL_ERROR, RasterError};
+use crate::ffi;
 
 /// Length of the CRS text that a person may give; anything longer is no authority code.
 const MAX_CRS_TEXT: usize = 64;
@@ -106,6 +108,66 @@ fn is_raster(magic: &[u8]) -> bool {
         b"\xff\x4f\xff\x51",
     ];
     MAGICS.iter().any(|known| magic.starts_with(known))
+}
+
+/// A source with what was asked for laid over it in memory: another CRS, a reprojection.
+pub(crate) struct OpenSource {
+    /// Each reads through the one before it.
+    layers: Vec<Dataset>,
+}
+
+impl OpenSource {
+    /// Opens a source; `input_crs` replaces its own.
+    pub(crate) fn open(path: &Path, input_crs: Option<&str>) -> Result<Self, RasterError> {
+        let mut source = Self { layers: vec![open(path)?] };
+        let Some(text) = input_crs else { return Ok(source) };
+        let srs = crs(text)?;
+        let failed = |_| RasterError::gdal(GDAL_ERROR, "the CRS cannot be assigned");
+        let driver = DriverManager::get_driver_by_name("VRT").map_err(failed)?;
+        let mut assigned = source.dataset().create_copy(&driver, "", &Default::default()).map_err(failed)?;
+        assigned.set_spatial_ref(&srs).map_err(failed)?;
+        source.layers.push(assigned);
+        Ok(source)
+    }
+
+    /// Reprojects while pixels are read, as GDAL's COG driver does: to the size that GDAL suggests, and with an alpha band
+    /// where there is no nodata to tell what lies outside of the source.
+    pub(crate) fn warp(
+        &mut self,
+        target_crs: &str,
+        resampling: &str,
+        threads: usize,
+    ) -> Result<(), RasterError> {
+        crs(target_crs)?;
+        let nodata = self.dataset().rasterband(1).is_ok_and(|band| has_nodata(&band));
+        let threads = format!("NUM_THREADS={threads}");
+        let mut arguments = vec!["-of", "VRT", "-t_srs", target_crs, "-r", resampling];
+        arguments.extend(["-wo", "SAMPLE_GRID=YES", "-wo", &threads]);
+        if !nodata {
+            arguments.push("-dstalpha");
+        }
+        let warped = ffi::warp(self.dataset(), &arguments)?;
+        self.layers.push(warped);
+        Ok(())
+    }
+
+    /// The dataset to read.
+    pub(crate) fn dataset(&self) -> &Dataset {
+        // There is always the file itself.
+        &self.layers[self.layers.len() - 1]
+    }
+}
+
+impl Drop for OpenSource {
+    fn drop(&mut self) {
+        // From the top: a layer reads through the one below.
+        while self.layers.pop().is_some() {}
+    }
+}
+
+/// Whether a band has a nodata value, whatever its type.
+fn has_nodata(band: &RasterBand<'_>) -> bool {
+    band.mask_flags().is_ok_and(|flags| flags.is_nodata())
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test suite fails by panicking")]
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use geoworker_machine::stage::{FailurePolicy, StageSpec};
 use geoworker_machine::{ErrorInfo, JobId, JobState, RetryClass, TaskId, TaskState};
@@ -351,7 +353,7 @@ async fn empty_stages_complete_at_once(store: &dyn Store) {
 /// Lost messages, lost workers and lost signals are driven forward; healthy work is left alone.
 async fn the_sweeper_drives_forward(store: &dyn Store, clock: &dyn Clock) {
     const QUIET_MS: i64 = 30_000;
-    let sweep = || async { store.sweep(QUIET_MS, JOBS, "app").await.expect("sweeps") };
+    let sweep = || async { store.sweep(QUIET_MS, JOBS, "app", &BTreeMap::new()).await.expect("sweeps") };
     clock.skip(QUIET_MS + 1).await;
     sweep().await; // whatever earlier parts of the suite left open
     drain(store).await;
@@ -370,6 +372,11 @@ async fn the_sweeper_drives_forward(store: &dyn Store, clock: &dyn Clock) {
     clock.skip(QUIET_MS + 1).await;
     sweep().await;
     assert!(drain(store).await.iter().any(|body| body.contains(id.as_str())), "a hint the broker lost");
+
+    clock.skip(QUIET_MS + 1).await;
+    let ahead = BTreeMap::from([("tasks".to_owned(), 1000)]);
+    let swept = store.sweep(QUIET_MS, JOBS, "app", &ahead).await.expect("sweeps");
+    assert_eq!(swept.tasks, 0, "its message is in the queue, behind others");
 
     let held = claimed(store, &id, "w").await;
     clock.skip(QUIET_MS + 1).await;
@@ -421,7 +428,11 @@ async fn a_cancelled_job_ends_its_tasks_first(store: &dyn Store, clock: &dyn Clo
     assert!(!store.plan_stage(job, plan(job, 2, 1)).await.expect("is refused"));
     assert!(matches!(store.claim(&tasks[2], request("w")).await, Ok(Claim::Over)));
     clock.skip(LEASE_MS / 2 + 1).await;
-    assert_eq!(store.sweep(LEASE_MS, JOBS, "app").await.expect("sweeps").cancelled, 1, "the lost one");
+    assert_eq!(
+        store.sweep(LEASE_MS, JOBS, "app", &BTreeMap::new()).await.expect("sweeps").cancelled,
+        1,
+        "the lost one"
+    );
     let renewed = store.renew(&tasks[0], running.lease_epoch, LEASE_MS, None).await.expect("answers");
     assert_eq!(renewed, Renewal::Cancelling);
     drain(store).await;
@@ -451,7 +462,7 @@ async fn a_cancelled_task_counts_as_failed(store: &dyn Store, clock: &dyn Clock)
     assert!(store.cancel_task(&tasks[2], JOBS, "app").await.expect("cancels"));
     clock.skip(LEASE_MS + 1).await;
     assert!(matches!(store.claim(&tasks[2], request("w")).await, Ok(Claim::Over)));
-    assert_eq!(store.sweep(LEASE_MS * 9, JOBS, "app").await.expect("sweeps").cancelled, 1);
+    assert_eq!(store.sweep(LEASE_MS * 9, JOBS, "app", &BTreeMap::new()).await.expect("sweeps").cancelled, 1);
     assert_eq!(finish(store, &lost, Outcome::Completed(json!({}))).await, Fenced::Stale);
     let stage = store.stages(&lost.job_id).await.expect("lists").remove(0);
     assert_eq!((stage.remaining, stage.failed), (0, 3));

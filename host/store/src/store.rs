@@ -1,5 +1,7 @@
 //! The contract of durable state.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use geoworker_machine::{ErrorInfo, JobId, JobState, TaskId};
 use serde_json::Value;
@@ -87,8 +89,15 @@ pub trait Store: Send + Sync {
     async fn take_outbox(&self, limit: u32, hold_ms: i64) -> Result<Vec<OutboxRow>>;
     /// Forgets messages that were sent.
     async fn outbox_sent(&self, ids: &[i64]) -> Result<()>;
-    /// Writes messages again for work that is due and was not hinted at for `quiet_ms`.
-    async fn sweep(&self, quiet_ms: i64, jobs_queue: &str, app_name: &str) -> Result<Swept>;
+    /// Writes messages again for work that is due and was not hinted at for `quiet_ms`. `ahead` tells how many messages a
+    /// queue holds, where that is known: tasks that wait behind as many messages as there are tasks are left alone.
+    async fn sweep(
+        &self,
+        quiet_ms: i64,
+        jobs_queue: &str,
+        app_name: &str,
+        ahead: &BTreeMap<String, u64>,
+    ) -> Result<Swept>;
     /// Gives back what other workers of an embedded data directory held. Only for its exclusive owner, at start:
     /// whoever held a lease is dead.
     async fn release_all(&self) -> Result<u64>;

@@ -1,5 +1,6 @@
 //! The loops of a process, and their orderly end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -230,6 +231,18 @@ async fn deal(
     Ok(())
 }
 
+/// Messages that the queues of tasks hold. A queue that does not tell is left out.
+async fn messages_ahead(platform: &Platform) -> BTreeMap<String, u64> {
+    let queues = &platform.settings.router.queues;
+    let mut ahead = BTreeMap::new();
+    for queue in [&queues.raster, &queues.vector, &queues.long] {
+        if let Ok(depth) = platform.queue.depth(queue).await {
+            ahead.insert(queue.clone(), depth.active + depth.locked + depth.scheduled);
+        }
+    }
+    ahead
+}
+
 /// The sweeper: drives forward what a lost message, worker or signal left behind. One process at a time leads.
 async fn sweep(platform: Platform, ended: CancellationToken) {
     let settings = &platform.settings;
@@ -251,7 +264,8 @@ async fn sweep(platform: Platform, ended: CancellationToken) {
                 continue;
             }
         }
-        match platform.store.sweep(quiet, platform.jobs_queue(), &settings.app_name).await {
+        let ahead = messages_ahead(&platform).await;
+        match platform.store.sweep(quiet, platform.jobs_queue(), &settings.app_name, &ahead).await {
             Ok(swept) if swept != Swept::default() => {
                 tracing::info!(
                     tasks = swept.tasks,

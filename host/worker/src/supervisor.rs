@@ -21,6 +21,9 @@ use crate::ending::Figures;
 use crate::settings::WorkerSettings;
 use crate::watchdog::{Usage, Watch};
 
+/// Settings of the allocator: buffers that are freed go back to the system, since limits are on what a child holds.
+const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "1048576")];
+
 /// Longest line of a child; an answer is a few KB.
 const MAX_LINE: u64 = 16 << 20;
 /// Bytes of standard error that are kept.
@@ -147,6 +150,7 @@ impl Native {
     fn spawn(&self) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
         command.arg("native-op").env_clear().env("PROJ_NETWORK", "OFF").kill_on_drop(true);
+        command.envs(ALLOCATOR);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for name in PASSED_ON {
             if let Some(value) = std::env::var_os(name) {
@@ -588,7 +592,8 @@ mod tests {
         // The shell adds some of its own.
         let known = ["PROJ_NETWORK", "PWD", "OLDPWD", "SHLVL", "_", "OUT"];
         for name in names.as_str().expect("names").split_whitespace() {
-            assert!(PASSED_ON.contains(&name) || known.contains(&name), "{name} was passed on");
+            let ours = ALLOCATOR.iter().any(|(known, _)| *known == name);
+            assert!(ours || PASSED_ON.contains(&name) || known.contains(&name), "{name} was passed on");
         }
     }
 

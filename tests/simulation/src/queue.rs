@@ -146,8 +146,10 @@ impl Queue for SimQueue {
         self.settle("renew_lock", receipt, |message, now| message.visible_at = now + lock).await
     }
 
-    async fn depth(&self, _: &str) -> Result<Depth, QueueError> {
-        Ok(Depth::default())
+    async fn depth(&self, queue: &str) -> Result<Depth, QueueError> {
+        let tables = self.world.lock();
+        let held = tables.messages.iter().filter(|message| message.queue == queue && !message.dead).count();
+        Ok(Depth { active: held as u64, ..Depth::default() })
     }
 
     async fn dead_letters(&self, _: &str, _: u32) -> Result<Vec<DeadLetter>, QueueError> {

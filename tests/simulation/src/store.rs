@@ -1,5 +1,6 @@
 //! The store in memory, with the semantics of the real one (it passes the same suite), and rules that can be broken.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -304,9 +305,17 @@ impl Store for SimStore {
         .await
     }
 
-    async fn sweep(&self, quiet_ms: i64, jobs_queue: &str, app_name: &str) -> Result<Swept> {
-        self.run("sweep", |world, tables, now| sweep(world, tables, now, quiet_ms, jobs_queue, app_name))
-            .await
+    async fn sweep(
+        &self,
+        quiet_ms: i64,
+        jobs_queue: &str,
+        app_name: &str,
+        ahead: &BTreeMap<String, u64>,
+    ) -> Result<Swept> {
+        self.run("sweep", |world, tables, now| {
+            sweep(world, tables, now, quiet_ms, jobs_queue, app_name, ahead)
+        })
+        .await
     }
 
     async fn release_all(&self) -> Result<u64> {
@@ -665,13 +674,39 @@ fn end_cancelled(world: &World, tables: &mut Tables, id: &TaskId, now: i64, queu
     true
 }
 
-fn sweep(world: &World, tables: &mut Tables, now: i64, quiet: i64, queue: &str, app: &str) -> Swept {
+/// How many messages are missing, by queue, where each open task has one.
+fn missing_messages(tables: &Tables, open: &[Task], ahead: &BTreeMap<String, u64>) -> BTreeMap<String, i64> {
+    let mut missing = BTreeMap::new();
+    for task in open {
+        *missing.entry(task.queue.clone()).or_default() += 1;
+    }
+    for (queue, missing) in &mut missing {
+        let held = ahead.get(queue).copied().unwrap_or(0);
+        let unsent = tables.outbox.iter().filter(|letter| letter.queue == *queue).count() as u64;
+        *missing -= i64::try_from(held + unsent).unwrap_or(i64::MAX);
+    }
+    missing
+}
+
+fn sweep(
+    world: &World,
+    tables: &mut Tables,
+    now: i64,
+    quiet: i64,
+    queue: &str,
+    app: &str,
+    ahead: &BTreeMap<String, u64>,
+) -> Swept {
     let mut swept = Swept::default();
     if world.broken(Mutation::NoOutbox) {
         return swept;
     }
     let rescue = world.broken(Mutation::SweeperRescuesTheHealthy);
-    let tasks: Vec<Task> = tables.tasks.values().filter(|task| task.ended_at.is_none()).cloned().collect();
+    let mut tasks: Vec<Task> =
+        tables.tasks.values().filter(|task| task.ended_at.is_none()).cloned().collect();
+    let hinted = |tables: &Tables, task: &Task| tables.hints.get(task.task_id.as_str()).copied().unwrap_or(0);
+    tasks.sort_by_key(|task| hinted(tables, task));
+    let mut missing = missing_messages(tables, &tasks, ahead);
     for task in tasks {
         if rescue
             && task.state == TaskState::Processing
@@ -679,10 +714,16 @@ fn sweep(world: &World, tables: &mut Tables, now: i64, quiet: i64, queue: &str, 
         {
             requeue(tables, &task.task_id);
         }
-        let quiet_since = tables.hints.get(task.task_id.as_str()).copied().unwrap_or(0);
         let due = task.not_before == 0 || task.not_before + quiet <= now;
-        let held = task.state == TaskState::Processing && task.lease_until > now;
-        if quiet_since + quiet <= now && due && !held {
+        let wanted = if task.state == TaskState::Processing {
+            task.lease_until <= now
+        } else {
+            missing.get_mut(&task.queue).is_some_and(|missing| {
+                *missing -= 1;
+                *missing >= 0
+            })
+        };
+        if hinted(tables, &task) + quiet <= now && due && wanted {
             tables.hints.insert(task.task_id.to_string(), now);
             put_task(world, tables, &task);
             swept.tasks += 1;

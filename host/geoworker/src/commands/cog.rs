@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use geoworker_machine::{ErrorInfo, RetryClass, codes};
-use geoworker_raster::model::{CogOptions, CogReport};
+use geoworker_raster::model::{CogOptions, CogReport, Engine};
 use geoworker_raster::native::Operation;
 use geoworker_raster::{RasterError, validate};
 use geoworker_worker::{Admission, Native, NativeFailure, Report};
@@ -94,6 +94,13 @@ async fn encode(
         resampling: args.resampling.clone(),
         input_crs: args.input_crs.clone(),
         target_crs: args.target_crs.clone(),
+        engine: match args.engine.as_str() {
+            "native" => Engine::Native,
+            "gdal" => Engine::Gdal,
+            _ => Engine::Auto,
+        },
+        verify_pixels: args.verify_pixels,
+        sparse: args.sparse,
     };
     let operation = Operation::CreateCog { source: input.to_owned(), target: hidden.file(), options };
     let bar = bar();
@@ -103,7 +110,11 @@ async fn encode(
         Report::Waiting(_) => {}
     };
     let never = CancellationToken::new();
-    let native = Native::new(&config.worker, Arc::new(Admission::new(config.worker.memory_bytes)));
+    let mut settings = config.worker.clone();
+    if let Some(megabytes) = args.memory {
+        settings.native_memory_bytes = megabytes << 20;
+    }
+    let native = Native::new(&settings, Arc::new(Admission::new(settings.memory_bytes)));
     let answer = native.run(operation, hidden.scratch(), LIMIT, false, &never, &mut progress).await;
     bar.finish_and_clear();
     let value = answer.map_err(|failure| match failure {
@@ -131,7 +142,11 @@ fn print(report: &CogReport, path: &Path, json: bool) {
         output::json(report);
         return;
     }
-    let verified = if report.pixels_verified { "pixels equal the source's" } else { "lossy or reprojected" };
+    let verified = match (report.pixels_verified, report.engine) {
+        (true, _) => "pixels equal the source's",
+        (false, Engine::Native) => "verified by a sample",
+        (false, _) => "lossy or reprojected",
+    };
     output::line(&format!(
         "{}: {} × {}, {} ({}), {} overviews, {} bytes, {verified}",
         path.display(),

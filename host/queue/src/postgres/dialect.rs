@@ -21,6 +21,9 @@ pub(super) fn fill(template: &str) -> String {
     template
         .replace("{now}", "CAST(extract(epoch FROM statement_timestamp()) * 1000 AS BIGINT)")
         .replace("{each:$1}", "json_array_elements(CAST($1 AS JSON)) AS each(value)")
+        // An array is made once; a subquery may be planned to run once for every row, and then it ignores its own limit.
+        .replace("{among}", "= ANY(ARRAY(")
+        .replace("{end}", "))")
         .replace("{skip_locked}", "FOR UPDATE SKIP LOCKED")
 }
 

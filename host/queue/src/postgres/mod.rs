@@ -28,7 +28,7 @@ mod tests {
             database: NAME.into(),
         };
         let db = PostgresDatabase::open(&settings).await.expect("opens");
-        let settings = QueueSettings { lock: Duration::from_millis(400), max_deliveries: 3 };
+        let settings = QueueSettings { lock: Duration::from_millis(1500), max_deliveries: 3 };
         let (one, two) = (PostgresQueue::new(db.clone(), settings), PostgresQueue::new(db.clone(), settings));
         crate::conformance::run(&one, &two, settings).await;
         drop((one, two));

@@ -74,12 +74,12 @@ impl DatabaseQueue {
             return Ok(Vec::new());
         }
         // The token is made of the sequence and the delivery: unique, and useless once the next delivery begins.
-        let lock = sql("WITH picked AS MATERIALIZED (SELECT sequence FROM queue_messages
-                 WHERE queue = $1 AND dead_at IS NULL AND visible_at <= {now}
-                 ORDER BY visible_at, sequence LIMIT $3 {skip_locked})
-             UPDATE queue_messages SET visible_at = {now} + $2, delivery_count = delivery_count + 1,
+        let lock =
+            sql("UPDATE queue_messages SET visible_at = {now} + $2, delivery_count = delivery_count + 1,
                  lock_token = sequence || '-' || (delivery_count + 1)
-             WHERE sequence IN (SELECT sequence FROM picked)
+             WHERE sequence {among} SELECT sequence FROM queue_messages
+                 WHERE queue = $1 AND dead_at IS NULL AND visible_at <= {now}
+                 ORDER BY visible_at, sequence LIMIT $3 {skip_locked} {end}
              RETURNING sequence, lock_token, body, delivery_count");
         let mut connection = self.db.transport().await?;
         let rows = sqlx::query(lock)
@@ -112,13 +112,17 @@ impl DatabaseQueue {
 
     /// Removes messages that are still locked; answers which.
     async fn remove(&self, done: Vec<(String, Receipt)>) -> Result<Vec<bool>, StoreError> {
+        // `coalesce`, so that the index of waiting messages is not used: it holds many more than these.
         let delete = sql("DELETE FROM queue_messages
-             WHERE dead_at IS NULL AND visible_at > {now} AND (queue, sequence, lock_token) IN
-                 (SELECT value->>'queue', CAST(value->>'sequence' AS BIGINT), value->>'token' FROM {each:$1})
+             WHERE sequence {among} SELECT CAST(value->>'sequence' AS BIGINT) FROM {each:$1} {end}
+                 AND lock_token || ' ' || queue {among} SELECT value->>'lock' FROM {each:$1} {end}
+                 AND coalesce(dead_at, 0) = 0 AND visible_at > {now}
              RETURNING sequence, lock_token");
         let list: Vec<_> = done
             .iter()
-            .map(|(queue, receipt)| json!({"queue": queue, "sequence": receipt.sequence, "token": receipt.token}))
+            .map(|(queue, receipt)| {
+                json!({"sequence": receipt.sequence, "lock": format!("{} {queue}", receipt.token)})
+            })
             .collect();
         let list = serde_json::to_string(&list)?;
         let rows = sqlx::query(delete).bind(list).fetch_all(&mut *self.db.transport().await?).await?;

@@ -19,7 +19,7 @@ mod tests {
     async fn the_embedded_queue_conforms() {
         let folder = tempfile::tempdir().expect("a folder");
         let db = SqliteDatabase::open(&folder.path().join("t.db")).await.expect("opens");
-        let settings = QueueSettings { lock: Duration::from_millis(400), max_deliveries: 3 };
+        let settings = QueueSettings { lock: Duration::from_millis(1500), max_deliveries: 3 };
         let (one, two) = (EmbeddedQueue::new(db.clone(), settings), EmbeddedQueue::new(db, settings));
         crate::conformance::run(&one, &two, settings).await;
     }

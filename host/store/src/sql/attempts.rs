@@ -39,10 +39,11 @@ pub(super) async fn claim(db: &mut Connection, claims: &[Asked]) -> Result<Vec<C
          FROM (SELECT value->>'id' AS asked_id, value->>'worker' AS asked_worker,
                  CAST(value->>'lease_ms' AS BIGINT) AS asked_lease, value->>'digest' AS asked_digest
              FROM {each:$1}) AS asked
-         WHERE task_id = asked_id AND state IN ({from:Claim}) AND not_before <= {now}
+         WHERE task_id {among} SELECT value->>'id' FROM {each:$1} {end}
+           AND task_id = asked_id AND state IN ({from:Claim}) AND not_before <= {now}
            AND (state <> 'processing' OR lease_until <= {now}) AND NOT cancelling
-           AND EXISTS (SELECT 1 FROM jobs
-                 WHERE jobs.job_id = tasks.job_id AND jobs.ended_at IS NULL AND NOT jobs.cancelling)
+           AND (SELECT jobs.ended_at IS NULL AND NOT jobs.cancelling FROM jobs
+                 WHERE jobs.job_id = tasks.job_id)
          RETURNING *");
     let taken = sqlx::query(take).bind(list(&claims)?).fetch_all(&mut *db).await?;
     let tasks = taken.iter().map(rows::task).collect::<Result<Vec<Task>>>()?;
@@ -201,7 +202,8 @@ pub(super) async fn finish(db: &mut Connection, endings: &[Ending]) -> Result<Ve
                  CAST(value->>'delay_ms' AS BIGINT) AS ending_delay,
                  value->>'result' AS ending_result, value->>'error' AS ending_error
              FROM {each:$1}) AS ending
-         WHERE task_id = ending_id AND lease_epoch = ending_epoch
+         WHERE task_id {among} SELECT value->>'id' FROM {each:$1} {end}
+           AND task_id = ending_id AND lease_epoch = ending_epoch
            AND CASE ending_event
                  WHEN 'Complete' THEN state IN ({from:Complete})
                  WHEN 'Fail' THEN state IN ({from:Fail})
@@ -244,7 +246,7 @@ pub(super) async fn forget_journals(db: &mut Connection, tasks: &[Task]) -> Resu
     if over.is_empty() {
         return Ok(());
     }
-    let forget = sql("DELETE FROM journal WHERE task_id IN (SELECT value->>'id' FROM {each:$1})");
+    let forget = sql("DELETE FROM journal WHERE task_id {among} SELECT value->>'id' FROM {each:$1} {end}");
     let ids: Vec<_> = over.into_iter().map(|id| serde_json::json!({"id": id})).collect();
     sqlx::query(forget).bind(list(&ids)?).execute(db).await?;
     Ok(())

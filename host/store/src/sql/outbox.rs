@@ -110,7 +110,7 @@ fn letter<'a>(task: &'a Task, correlation_id: Option<&str>) -> Result<Letter<'a>
 /// Takes messages out for `hold_ms`: no other relay sees them meanwhile, and a relay that dies only delays them.
 pub(super) async fn take(db: &mut Connection, limit: u32, hold_ms: i64) -> Result<Vec<OutboxRow>> {
     let hold = sql("UPDATE outbox SET held_until = {now} + $2
-         WHERE id IN (SELECT id FROM outbox WHERE held_until <= {now} ORDER BY id LIMIT $1 {skip_locked})
+         WHERE id {among} SELECT id FROM outbox WHERE held_until <= {now} ORDER BY id LIMIT $1 {skip_locked} {end}
          RETURNING id, queue, body, {greatest}(not_before - {now}, 0) AS delay");
     let found = sqlx::query(hold).bind(i64::from(limit)).bind(hold_ms).fetch_all(db).await?;
     let mut rows = found
@@ -130,10 +130,11 @@ pub(super) async fn take(db: &mut Connection, limit: u32, hold_ms: i64) -> Resul
 
 pub(super) async fn sent(db: &mut Connection, ids: &[i64]) -> Result<()> {
     let ids = list(&ids.iter().map(|id| json!({"id": id})).collect::<Vec<_>>())?;
-    let mark = sql("UPDATE tasks SET state = 'queued' WHERE state IN ({from:Sent}) AND task_id IN
-         (SELECT task_id FROM outbox WHERE id IN (SELECT CAST(value->>'id' AS BIGINT) FROM {each:$1}))");
+    let mark = sql("UPDATE tasks SET state = 'queued' WHERE state IN ({from:Sent}) AND task_id {among} SELECT task_id FROM outbox
+             WHERE id {among} SELECT CAST(value->>'id' AS BIGINT) FROM {each:$1} {end} {end}");
     sqlx::query(mark).bind(&ids).execute(&mut *db).await?;
-    let delete = sql("DELETE FROM outbox WHERE id IN (SELECT CAST(value->>'id' AS BIGINT) FROM {each:$1})");
+    let delete =
+        sql("DELETE FROM outbox WHERE id {among} SELECT CAST(value->>'id' AS BIGINT) FROM {each:$1} {end}");
     sqlx::query(delete).bind(&ids).execute(db).await?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! [`Store`] on the statements of this folder.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use geoworker_machine::{ErrorInfo, JobId, JobState, TaskId};
 use serde_json::Value;
@@ -188,8 +190,14 @@ impl Store for DatabaseStore {
         transaction!(self, |tx| outbox::sent(&mut tx, ids))
     }
 
-    async fn sweep(&self, quiet_ms: i64, jobs_queue: &str, app_name: &str) -> Result<Swept> {
-        transaction!(self, |tx| sweep::sweep(&mut tx, quiet_ms, jobs_queue, app_name))
+    async fn sweep(
+        &self,
+        quiet_ms: i64,
+        jobs_queue: &str,
+        app_name: &str,
+        ahead: &BTreeMap<String, u64>,
+    ) -> Result<Swept> {
+        transaction!(self, |tx| sweep::sweep(&mut tx, quiet_ms, jobs_queue, app_name, ahead))
     }
 
     async fn release_all(&self) -> Result<u64> {

@@ -1,6 +1,9 @@
 //! The sweeper: writes lost messages again. It changes no state; the ordinary transitions do the rest.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
+use sqlx::Row as _;
 
 use super::super::dialect::Connection;
 use super::rows::{self, NewEvent, list, sql};
@@ -18,25 +21,21 @@ pub(super) async fn sweep(
     quiet_ms: i64,
     jobs_queue: &str,
     app_name: &str,
+    ahead: &BTreeMap<String, u64>,
 ) -> Result<Swept> {
-    let tasks = sweep_tasks(db, quiet_ms).await?;
+    let tasks = sweep_tasks(db, quiet_ms, ahead).await?;
     let cancelled = cancel::sweep(db, jobs_queue, app_name).await?;
     let jobs = sweep_jobs(db, quiet_ms, jobs_queue, app_name).await?;
     Ok(Swept { tasks, jobs, cancelled })
 }
 
-/// Tasks that are due (or whose lease ran out) and were not hinted at lately.
-async fn sweep_tasks(db: &mut Connection, quiet_ms: i64) -> Result<u64> {
-    let due = sql("UPDATE tasks SET hint_at = {now}
-         WHERE task_id IN (SELECT task_id FROM tasks
-                 WHERE ended_at IS NULL AND hint_at <= {now} - $1
-                   AND not_before <= {now} - (CASE WHEN not_before > 0 THEN $1 ELSE 0 END)
-                   AND (state IN ('pending', 'queued', 'pending_retry')
-                        OR (state = 'processing' AND lease_until <= {now}))
-                 ORDER BY hint_at LIMIT $2 {skip_locked})
-         RETURNING *");
-    let found = sqlx::query(due).bind(quiet_ms).bind(LIMIT).fetch_all(&mut *db).await?;
-    let tasks = found.iter().map(rows::task).collect::<Result<Vec<Task>>>()?;
+/// Tasks whose lease ran out, and those that are due, were not hinted at lately and cannot all have their message.
+async fn sweep_tasks(db: &mut Connection, quiet_ms: i64, ahead: &BTreeMap<String, u64>) -> Result<u64> {
+    let mut tasks = hint(db, "state = 'processing' AND lease_until <= {now}", "", quiet_ms, LIMIT).await?;
+    for (queue, missing) in missing_messages(db, ahead).await? {
+        let waiting = "state IN ('pending', 'queued', 'pending_retry')";
+        tasks.extend(hint(db, waiting, &queue, quiet_ms, missing.min(LIMIT)).await?);
+    }
     outbox::put_tasks(db, &tasks.iter().collect::<Vec<_>>(), None).await?;
     let lines: Vec<NewEvent<'_>> = tasks
         .iter()
@@ -44,6 +43,40 @@ async fn sweep_tasks(db: &mut Connection, quiet_ms: i64) -> Result<u64> {
         .collect();
     rows::events(db, &lines).await?;
     Ok(tasks.len() as u64)
+}
+
+/// Marks tasks of a queue (all, where it has no name) as hinted at: at most `limit`, those that have waited longest first.
+async fn hint(db: &mut Connection, which: &str, queue: &str, quiet_ms: i64, limit: i64) -> Result<Vec<Task>> {
+    let due = sql(&format!(
+        "UPDATE tasks SET hint_at = {{now}}
+         WHERE task_id {{among}} SELECT task_id FROM tasks
+                 WHERE ended_at IS NULL AND hint_at <= {{now}} - $1
+                   AND not_before <= {{now}} - (CASE WHEN not_before > 0 THEN $1 ELSE 0 END)
+                   AND {which} AND ($3 = '' OR queue = $3)
+                 ORDER BY hint_at LIMIT $2 {{skip_locked}} {{end}}
+         RETURNING *"
+    ));
+    let found = sqlx::query(due).bind(quiet_ms).bind(limit).bind(queue).fetch_all(db).await?;
+    found.iter().map(rows::task).collect()
+}
+
+/// How many messages are missing, by queue, where each open task has one: a backlog waits behind its own messages, and more of them would only make it
+/// wait longer. A queue whose depth is not known may miss them all.
+async fn missing_messages(db: &mut Connection, ahead: &BTreeMap<String, u64>) -> Result<Vec<(String, i64)>> {
+    let count = "SELECT queue, count(*) AS open,
+             (SELECT count(*) FROM outbox WHERE outbox.queue = tasks.queue) AS unsent
+         FROM tasks WHERE ended_at IS NULL GROUP BY queue ORDER BY queue";
+    let mut missing = Vec::new();
+    for row in sqlx::query(count).fetch_all(db).await? {
+        let queue: String = row.try_get("queue")?;
+        let (open, unsent): (i64, i64) = (row.try_get("open")?, row.try_get("unsent")?);
+        let held = ahead.get(&queue).map_or(0, |messages| i64::try_from(*messages).unwrap_or(i64::MAX));
+        let without = open.saturating_sub(held).saturating_sub(unsent);
+        if without > 0 {
+            missing.push((queue, without));
+        }
+    }
+    Ok(missing)
 }
 
 /// Jobs that nobody planned, and stages that are over and were not advanced.
@@ -62,7 +95,8 @@ async fn sweep_jobs(db: &mut Connection, quiet_ms: i64, jobs_queue: &str, app_na
             outbox::put_stage_complete(db, jobs_queue, app_name, job, job.stage).await?;
         }
     }
-    let hinted = sql("UPDATE jobs SET hint_at = {now} WHERE job_id IN (SELECT value->>'id' FROM {each:$1})");
+    let hinted =
+        sql("UPDATE jobs SET hint_at = {now} WHERE job_id {among} SELECT value->>'id' FROM {each:$1} {end}");
     let ids: Vec<_> = jobs.iter().map(|job| json!({"id": job.job_id})).collect();
     sqlx::query(hinted).bind(list(&ids)?).execute(&mut *db).await?;
     let lines: Vec<NewEvent<'_>> =

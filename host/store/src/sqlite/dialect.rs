@@ -8,6 +8,8 @@ pub(super) fn fill(template: &str) -> String {
     template
         .replace("{now}", "CAST(unixepoch('subsec') * 1000 AS INTEGER)")
         .replace("{each:$1}", "json_each($1)")
+        .replace("{among}", "IN (")
+        .replace("{end}", ")")
         .replace("{greatest}", "max")
         .replace("{skip_locked}", "")
         .replace("{share}", "")
