@@ -79,7 +79,7 @@ def test_reprojection_and_crs_override(geoworker, rgb, tmp_path):
         assert dataset.crs.to_epsg() == 3857
     assert report["crs"] == "EPSG:3857" and not report["pixels_verified"]
     bare = write(tmp_path / "bare.tif", crs=None)
-    target, report = cog(geoworker, bare, "--input-crs", "EPSG:25833")
+    target, report = cog(geoworker, bare, "--input-crs", "EPSG:25833", "--verify-pixels")
     with rasterio.open(target) as dataset:
         assert dataset.crs.to_epsg() == 25833
     assert report["pixels_verified"]

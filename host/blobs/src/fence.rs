@@ -1,7 +1,8 @@
 //! Fences: a worker that lost its lease while it was asleep must not publish over what its successor published.
 //!
 //! Each target has a small file that names the last attempt that published there. It is locked while a publication
-//! compares and renames, so that of two attempts of one task the later one always wins, in whatever order they arrive.
+//! compares and renames, so that of two attempts the later one always wins, in whatever order they arrive: of one task by
+//! their epochs, of two tasks (a new run of a job takes the place of one that was given up) by when they were claimed.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -28,6 +29,19 @@ pub struct Fence {
     pub owner: String,
     /// Epoch of its lease: a later attempt has a larger one.
     pub epoch: i64,
+    /// When the attempt was claimed, in milliseconds of the database's clock.
+    pub claimed_at: i64,
+}
+
+impl Fence {
+    /// Whether a later attempt was here, by what the last one left.
+    fn is_behind(&self, last: &str) -> bool {
+        let mut parts = last.split(' ');
+        let owner = parts.next().unwrap_or_default();
+        let mut number = || parts.next().and_then(|part| part.parse::<i64>().ok()).unwrap_or(i64::MIN);
+        let (epoch, claimed_at) = (number(), number());
+        if owner == self.owner { epoch > self.epoch } else { claimed_at > self.claimed_at }
+    }
 }
 
 /// Held while a publication is made visible.
@@ -47,13 +61,12 @@ pub(crate) fn enter(folder: &Path, target: &BlobRef, fence: &Fence) -> Result<En
     let mut file = wait_for(&folder.join(name))?;
     let mut last = String::new();
     file.read_to_string(&mut last)?;
-    let (owner, epoch) = last.split_once(' ').unwrap_or_default();
-    if owner == fence.owner && epoch.parse().is_ok_and(|epoch: i64| epoch > fence.epoch) {
+    if fence.is_behind(&last) {
         return Err(BlobError::Fenced);
     }
     file.rewind()?;
     file.set_len(0)?;
-    write!(file, "{} {}", fence.owner, fence.epoch)?;
+    write!(file, "{} {} {}", fence.owner, fence.epoch, fence.claimed_at)?;
     Ok(Entered { _file: file })
 }
 

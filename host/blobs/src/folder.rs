@@ -356,22 +356,24 @@ mod tests {
         assert!(running.path.exists(), "what a living process stages is left alone");
     }
 
-    /// B2: of two attempts of a task the later one wins, in whatever order they publish; other tasks may replace it.
+    /// B2: of two attempts of a task the later one wins, in whatever order they publish; another task may replace it if it was
+    /// claimed later.
     #[test]
     fn a_stale_attempt_cannot_publish_over_a_later_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let zones = zones(folder.path());
-        let fence = |owner: &str, epoch| Some(Fence { owner: owner.into(), epoch });
+        let fence = |owner: &str, epoch, claimed_at| Some(Fence { owner: owner.into(), epoch, claimed_at });
         let publish =
             |text: &str, fence: Option<Fence>| zones.write(&blob("x"), &mut text.as_bytes(), fence.as_ref());
-        publish("first", fence("task", 1)).expect("publishes");
-        publish("third", fence("task", 3)).expect("publishes");
-        assert!(matches!(publish("second", fence("task", 2)), Err(BlobError::Fenced)));
+        publish("first", fence("task", 1, 100)).expect("publishes");
+        publish("third", fence("task", 3, 300)).expect("publishes");
+        assert!(matches!(publish("second", fence("task", 2, 200)), Err(BlobError::Fenced)));
         let mut text = String::new();
         zones.read(&blob("x")).expect("opens").read_to_string(&mut text).expect("reads");
         assert_eq!(text, "third");
-        publish("again", fence("task", 3)).expect("an attempt may publish twice");
-        publish("other", fence("another task", 1)).expect("publishes");
+        publish("again", fence("task", 3, 300)).expect("an attempt may publish twice");
+        publish("other", fence("another task", 1, 400)).expect("publishes");
+        assert!(matches!(publish("asleep", fence("task", 3, 300)), Err(BlobError::Fenced)));
     }
 
     #[test]

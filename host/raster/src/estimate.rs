@@ -9,7 +9,7 @@ use std::path::Path;
 use gdal::Dataset;
 use serde::{Deserialize, Serialize};
 
-use crate::environment::take_messages;
+use crate::environment::{memory_limit, take_messages};
 use crate::error::RasterError;
 use crate::ffi::pixel_type;
 use crate::model::{CogOptions, Engine};
@@ -215,15 +215,16 @@ impl Header {
             .saturating_mul(2)
             .saturating_add(strip.saturating_mul(self.sample_bytes + 2))
             .saturating_add(tile);
+        let total = |work: u64| with_overhead(BASE.saturating_add(self.reading(plan)).saturating_add(work));
+        let streaming = self.streaming(tile, block, threads);
         let streams = match options.engine {
-            Engine::Auto => plan.streaming,
+            // As the encoder decides later: GDAL's driver where this one would not fit.
+            Engine::Auto => plan.streaming && memory_limit().is_none_or(|limit| total(streaming) <= limit),
             Engine::Native => true,
             Engine::Gdal => false,
         };
-        let streaming = if streams { self.streaming(tile, block, threads) } else { 0 };
-        let working = encoding.max(verifying).max(streaming);
-        let memory = BASE.saturating_add(self.reading(plan)).saturating_add(working);
-        Estimate { memory_bytes: with_overhead(memory), disk_bytes: self.cog_disk(options) }
+        let working = encoding.max(verifying).max(if streams { streaming } else { 0 });
+        Estimate { memory_bytes: total(working), disk_bytes: self.cog_disk(options) }
     }
 
     /// The single-pass encoder: two strips and the overviews' strips under way, tiles, and compressed overviews in memory.

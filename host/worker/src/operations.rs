@@ -205,7 +205,9 @@ impl TaskServices {
 
     /// A lease that is lost between the look and the publication shows at the zone itself.
     fn fence(&self) -> Fence {
-        Fence { owner: self.task.task_id.to_string(), epoch: self.task.lease_epoch }
+        // As the claim left it: the keeper's renewals are not in this copy of the row.
+        let claimed_at = self.task.lease_until - self.platform.settings.lease_ms();
+        Fence { owner: self.task.task_id.to_string(), epoch: self.task.lease_epoch, claimed_at }
     }
 
     async fn still_held(&self) -> Result<(), OperationError> {

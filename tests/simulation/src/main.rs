@@ -77,6 +77,9 @@ fn replay(simulation: &Simulation, seed: u64, mutation: Option<Mutation>) -> boo
     outcome.broken.is_empty()
 }
 
+/// Seeds between two lines of progress.
+const PROGRESS: u64 = 5000;
+
 fn seeds(simulation: &Simulation, cli: &Cli) -> bool {
     let started = Instant::now();
     let next = AtomicU64::new(cli.first);
@@ -89,6 +92,14 @@ fn seeds(simulation: &Simulation, cli: &Cli) -> bool {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= cli.first + cli.seeds {
                         return;
+                    }
+                    let played = seed - cli.first;
+                    if played > 0 && played.is_multiple_of(PROGRESS) {
+                        eprintln!(
+                            "{played} of {} seeds, {:.0} s",
+                            cli.seeds,
+                            started.elapsed().as_secs_f64()
+                        );
                     }
                     match simulation.play(seed, cli.mutation, false) {
                         Ok(outcome) => {

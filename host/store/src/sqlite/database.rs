@@ -17,6 +17,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections for reading; writing has one of its own, so that writers of a process queue up without spinning.
 const READERS: u32 = 4;
 
+/// Takes the write lock at once: a lock that is taken later may fail.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
 /// An open SQLite file.
 #[derive(Debug, Clone)]
 pub struct SqliteDatabase {
@@ -51,7 +54,14 @@ impl SqliteDatabase {
     /// # Errors
     /// When another process keeps the file locked.
     pub async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+        match self.writer.begin_with(BEGIN).await {
+            // Without space SQLite ends a transaction by itself, and the connection goes on counting it.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.writer.acquire().await?.close().await?;
+                Ok(self.writer.begin_with(BEGIN).await?)
+            }
+            begun => Ok(begun?),
+        }
     }
 
     /// A connection for reading.
