@@ -36,10 +36,11 @@ pub struct Fence {
 impl Fence {
     /// Whether a later attempt was here, by what the last one left.
     fn is_behind(&self, last: &str) -> bool {
-        let mut parts = last.split(' ');
-        let owner = parts.next().unwrap_or_default();
+        // From the end: nothing is known of owners.
+        let mut parts = last.rsplitn(3, ' ');
         let mut number = || parts.next().and_then(|part| part.parse::<i64>().ok()).unwrap_or(i64::MIN);
-        let (epoch, claimed_at) = (number(), number());
+        let (claimed_at, epoch) = (number(), number());
+        let owner = parts.next().unwrap_or_default();
         if owner == self.owner { epoch > self.epoch } else { claimed_at > self.claimed_at }
     }
 }
