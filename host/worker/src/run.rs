@@ -231,13 +231,13 @@ async fn deal(
     Ok(())
 }
 
-/// Messages that the queues of tasks hold. A queue that does not tell is left out.
+/// Messages that the queues of tasks hold for whoever waits; those that are locked may belong to the dead. A queue that does not tell is left out.
 async fn messages_ahead(platform: &Platform) -> BTreeMap<String, u64> {
     let queues = &platform.settings.router.queues;
     let mut ahead = BTreeMap::new();
     for queue in [&queues.raster, &queues.vector, &queues.long] {
         if let Ok(depth) = platform.queue.depth(queue).await {
-            ahead.insert(queue.clone(), depth.active + depth.locked + depth.scheduled);
+            ahead.insert(queue.clone(), depth.active + depth.scheduled);
         }
     }
     ahead

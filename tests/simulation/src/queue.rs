@@ -147,9 +147,12 @@ impl Queue for SimQueue {
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, QueueError> {
+        let now = self.world.now();
         let tables = self.world.lock();
-        let held = tables.messages.iter().filter(|message| message.queue == queue && !message.dead).count();
-        Ok(Depth { active: held as u64, ..Depth::default() })
+        let of_queue = tables.messages.iter().filter(|message| message.queue == queue && !message.dead);
+        let (locked, free): (Vec<_>, Vec<_>) =
+            of_queue.partition(|message| message.token.is_some() && message.visible_at > now);
+        Ok(Depth { active: free.len() as u64, locked: locked.len() as u64, ..Depth::default() })
     }
 
     async fn dead_letters(&self, _: &str, _: u32) -> Result<Vec<DeadLetter>, QueueError> {

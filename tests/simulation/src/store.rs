@@ -674,10 +674,10 @@ fn end_cancelled(world: &World, tables: &mut Tables, id: &TaskId, now: i64, queu
     true
 }
 
-/// How many messages are missing, by queue, where each open task has one.
+/// How many messages are missing, by queue, where each waiting task has one.
 fn missing_messages(tables: &Tables, open: &[Task], ahead: &BTreeMap<String, u64>) -> BTreeMap<String, i64> {
     let mut missing = BTreeMap::new();
-    for task in open {
+    for task in open.iter().filter(|task| task.state != TaskState::Processing) {
         *missing.entry(task.queue.clone()).or_default() += 1;
     }
     for (queue, missing) in &mut missing {

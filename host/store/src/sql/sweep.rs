@@ -60,12 +60,13 @@ async fn hint(db: &mut Connection, which: &str, queue: &str, quiet_ms: i64, limi
     found.iter().map(rows::task).collect()
 }
 
-/// How many messages are missing, by queue, where each open task has one: a backlog waits behind its own messages, and more of them would only make it
+/// How many messages are missing, by queue, where each waiting task has one: a backlog waits behind its own messages, and more of them would only make it
 /// wait longer. A queue whose depth is not known may miss them all.
 async fn missing_messages(db: &mut Connection, ahead: &BTreeMap<String, u64>) -> Result<Vec<(String, i64)>> {
     let count = "SELECT queue, count(*) AS open,
              (SELECT count(*) FROM outbox WHERE outbox.queue = tasks.queue) AS unsent
-         FROM tasks WHERE ended_at IS NULL GROUP BY queue ORDER BY queue";
+         FROM tasks WHERE ended_at IS NULL AND state <> 'processing'
+         GROUP BY queue ORDER BY queue";
     let mut missing = Vec::new();
     for row in sqlx::query(count).fetch_all(db).await? {
         let queue: String = row.try_get("queue")?;
