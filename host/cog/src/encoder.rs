@@ -16,7 +16,6 @@ use crate::lent::Lent;
 use crate::levels::overview_sizes;
 use crate::overview::{Cascade, Image, Strip};
 use crate::raster::{Encoding, Raster, Source, Summary};
-use crate::sample::Samples;
 use crate::sink::Sink;
 use crate::spool::Spool;
 use crate::tiff::Head;
@@ -36,12 +35,12 @@ const MASK_COMPRESSION: Compression = Compression::Deflate(DeflateLevel::Libdefl
 /// Where the raster cannot be encoded in this way.
 pub fn memory(raster: &Raster, encoding: &Encoding) -> Result<u64, EncodeError<std::io::Error>> {
     let image = &raster.image;
-    TileEncoder::new(&tile_format(raster, encoding), &encoding.compression)?;
+    let format = tile_format(raster, encoding);
+    TileEncoder::new(&format, &encoding.compression)?;
     let sizes = overview_sizes(image.width, image.height, encoding.block);
     let cascade = Cascade::new(image, encoding.resampling, &sizes, encoding.block)?;
     let strips = STRIPS * strip_bytes(image, encoding.block);
-    let format = tile_format(raster, encoding);
-    let tiles = under_way(&format, encoding.threads) + 2 * encoding.threads;
+    let tiles = tiles_under_way(format.bytes(), encoding.threads) + 2 * encoding.threads;
     // Strips of overviews that are compressed while the next ones are made.
     let emitted = strip_bytes(image, encoding.block) / 2;
     let bytes = strips + cascade.bytes() + emitted + tiles * format.bytes() + encoding.spool_bytes;
@@ -64,7 +63,6 @@ pub fn encode<S: Source>(
     TileEncoder::new(&format, &encoding.compression)?;
     let image = &raster.image;
     let overviews = overview_sizes(image.width, image.height, encoding.block);
-    let cascade = Cascade::new(image, encoding.resampling, &overviews, encoding.block)?;
     let work = TileWork {
         format,
         compression: encoding.compression,
@@ -73,10 +71,9 @@ pub fn encode<S: Source>(
     };
     let spool = Spool::new(overviews.len(), encoding.spool_bytes, encoding.scratch.clone());
     let mut assembly = Assembly::new(overviews.len() + 1, image.mask, sink, spool);
-    stream(raster, encoding, cascade, &work, source, &mut assembly, progress)?;
-
     let sizes: Vec<_> =
         std::iter::once((image.width, image.height)).chain(overviews.iter().copied()).collect();
+    stream(image, encoding, &sizes, &work, source, &mut assembly, progress)?;
     let (data, empty_tiles) = (assembly.bytes(), assembly.empty());
     let tiles = assembly.take_places();
     let list = directories(raster, encoding, &format, &MASK_COMPRESSION, &sizes, tiles);
@@ -87,24 +84,24 @@ pub fn encode<S: Source>(
 
 /// Lets all strips through: reader, overviews, tiles, assembly.
 fn stream<S: Source>(
-    raster: &Raster,
+    image: &Image,
     encoding: &Encoding,
-    cascade: Cascade,
+    sizes: &[(usize, usize)],
     work: &TileWork,
     source: &mut S,
     assembly: &mut Assembly<'_>,
     progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<(), EncodeError<S::Error>> {
+    let cascade = Cascade::new(image, encoding.resampling, &sizes[1..], encoding.block)?;
     let (jobs, waiting) = channel();
     let waiting = Mutex::new(waiting);
     let (finished, tiles) = channel();
     let (free, empty) = channel();
     let (full, strips) = channel();
-    let image = &raster.image;
     let count = image.height.div_ceil(encoding.block);
     for _ in 0..STRIPS.min(count) {
         // Its receiver is two lines above.
-        let _ = free.send(new_strip(image, encoding.block.min(image.height)));
+        let _ = free.send(Strip::zeroed(image, image.width, encoding.block.min(image.height)));
     }
     std::thread::scope(|scope| {
         scope.spawn(move || read_strips(image, encoding.block, source, &empty, &full));
@@ -114,9 +111,9 @@ fn stream<S: Source>(
         }
         drop(finished);
         // Owns the channels: when it ends, for whatever reason, the threads do.
-        let limit = under_way(&work.format, encoding.threads);
+        let limit = tiles_under_way(work.format.bytes(), encoding.threads);
         let pool = Pool { jobs, tiles, under_way: 0, limit, block: encoding.block };
-        let flow = Flow { cascade, pool, free, widths: widths(raster, encoding) };
+        let flow = Flow { cascade, pool, free, sizes };
         flow.run(&strips, count, assembly, progress)
     })
 }
@@ -143,15 +140,15 @@ fn read_strips<S: Source>(
 }
 
 /// The caller's thread.
-struct Flow {
+struct Flow<'a> {
     cascade: Cascade,
     pool: Pool,
     free: Sender<Strip>,
-    /// Of all levels.
-    widths: Vec<usize>,
+    /// Of all levels, the full resolution first.
+    sizes: &'a [(usize, usize)],
 }
 
-impl Flow {
+impl Flow<'_> {
     fn run<E: std::error::Error + 'static>(
         mut self,
         strips: &Receiver<Result<Strip, E>>,
@@ -163,13 +160,13 @@ impl Flow {
             let strip = strips.recv().map_err(|_| EncodeError::Thread)?.map_err(EncodeError::Source)?;
             let rows = strip.first_row + strip.rows;
             let strip = Arc::new(Lent::new(strip, Some(self.free.clone())));
-            self.pool.dispatch(0, self.widths[0], &strip, assembly)?;
+            self.pool.dispatch(0, self.sizes[0].0, &strip, assembly)?;
             let mut made = Vec::new();
             self.cascade.push(strip.strip(), &mut |level, strip| made.push((level + 1, strip)))?;
             drop(strip);
             for (level, strip) in made {
                 let strip = Arc::new(Lent::new(strip, None));
-                self.pool.dispatch(level, self.widths[level], &strip, assembly)?;
+                self.pool.dispatch(level, self.sizes[level].0, &strip, assembly)?;
             }
             if progress(rows).is_break() {
                 return Err(EncodeError::Cancelled);
@@ -246,27 +243,13 @@ fn tile_format(raster: &Raster, encoding: &Encoding) -> TileFormat {
     }
 }
 
-/// Tiles that may be under way: enough to keep the threads busy, few enough to bound memory.
-fn under_way(format: &TileFormat, threads: usize) -> usize {
-    (TILES_UNDER_WAY / format.bytes().max(1)).clamp(2 * threads.max(1), 16 * threads.max(1))
-}
-
-fn widths(raster: &Raster, encoding: &Encoding) -> Vec<usize> {
-    let image = &raster.image;
-    let overviews = overview_sizes(image.width, image.height, encoding.block);
-    std::iter::once(image.width).chain(overviews.into_iter().map(|(width, _)| width)).collect()
+/// Tiles of `tile_bytes` that may be under way: enough to keep the threads busy, few enough to bound memory.
+#[must_use]
+pub fn tiles_under_way(tile_bytes: usize, threads: usize) -> usize {
+    (TILES_UNDER_WAY / tile_bytes.max(1)).clamp(2 * threads.max(1), 16 * threads.max(1))
 }
 
 fn strip_bytes(image: &Image, rows: usize) -> usize {
     let pixel = image.bands.len() * image.sample.bytes() + usize::from(image.mask);
     rows * image.width * pixel
-}
-
-fn new_strip(image: &Image, rows: usize) -> Strip {
-    let pixels = rows * image.width;
-    let mut planes = vec![Samples::zeroed(pixels * image.sample.bytes()); image.bands.len()];
-    if image.mask {
-        planes.push(Samples::zeroed(pixels));
-    }
-    Strip { first_row: 0, rows, width: image.width, planes }
 }

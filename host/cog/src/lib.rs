@@ -20,7 +20,7 @@ pub mod tiff;
 mod tile;
 mod worker;
 
-pub use encoder::{encode, memory};
+pub use encoder::{encode, memory, tiles_under_way};
 pub use error::EncodeError;
 pub use levels::overview_sizes;
 pub use raster::{Encoding, Raster, Source, Summary};

@@ -23,6 +23,9 @@ pub const WARP_RESAMPLING: &[&str] = &["nearest", "average", "bilinear", "cubic"
 /// Smallest and largest edge of a block.
 pub const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 128..=4096;
 
+/// Quality of lossy codecs where none was asked for: GDAL's.
+pub(crate) const DEFAULT_QUALITY: u8 = 75;
+
 #[derive(Debug, Clone, Copy)]
 struct Codec {
     name: &'static str,
@@ -100,7 +103,7 @@ pub fn encoding(raster: &RasterInfo, options: &CogOptions) -> Result<Encoding, R
 
 /// Lossy codecs note their quality in the metadata.
 fn described(codec: &Codec, options: &CogOptions) -> Vec<String> {
-    let quality = options.quality.unwrap_or(75);
+    let quality = options.quality.unwrap_or(DEFAULT_QUALITY);
     match codec.name {
         "jpeg" => vec!["COMPRESS=JPEG".into(), format!("JPEG_QUALITY={quality}")],
         "webp" if quality == 100 => vec!["COMPRESS=WEBP".into(), "WEBP_LOSSLESS=YES".into()],

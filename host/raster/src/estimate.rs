@@ -37,10 +37,8 @@ const WARP_GROWTH: u64 = 2;
 const TILE_INDEX: u64 = 32;
 /// Strips that the single-pass encoder holds: two of the full resolution, and overviews of all levels, half of them twice.
 const STRIPS: u64 = 4;
-/// Tiles that it compresses or keeps waiting, in bytes.
-const TILES_UNDER_WAY: u64 = 16 * MIB;
 /// Compressed overviews that it keeps in memory.
-const SPOOL_BYTES: u64 = 16 * MIB;
+pub(crate) const SPOOL_BYTES: u64 = 16 * MIB;
 /// Edge of the windows that statistics read.
 const WINDOW: u64 = 256;
 
@@ -231,7 +229,9 @@ impl Header {
     fn streaming(&self, tile: u64, block: u64, threads: u64) -> u64 {
         let rows = block.min(self.height);
         let strip = self.width.saturating_mul(rows).saturating_mul(self.pixel_bytes.saturating_add(1));
-        let under_way = (TILES_UNDER_WAY / tile.max(1)).clamp(2 * threads.max(1), 16 * threads.max(1));
+        let size = usize::try_from(tile).unwrap_or(usize::MAX);
+        let under_way =
+            geoworker_cog::tiles_under_way(size, usize::try_from(threads).unwrap_or(usize::MAX)) as u64;
         let overviews = SPOOL_BYTES.min(self.uncompressed() / 2);
         strip
             .saturating_mul(STRIPS)

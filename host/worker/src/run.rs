@@ -231,7 +231,8 @@ async fn deal(
     Ok(())
 }
 
-/// Messages that the queues of tasks hold for whoever waits; those that are locked may belong to the dead. A queue that does not tell is left out.
+/// Messages that the queues of tasks hold for whoever waits; those that are locked may belong to the dead. A queue that does
+/// not tell is left out.
 async fn messages_ahead(platform: &Platform) -> BTreeMap<String, u64> {
     let queues = &platform.settings.router.queues;
     let mut ahead = BTreeMap::new();

@@ -104,6 +104,19 @@ pub struct Strip {
     pub planes: Vec<Samples>,
 }
 
+impl Strip {
+    /// Rows of zeros for all planes of an image, `width` pixels long, from its row 0 on.
+    #[must_use]
+    pub fn zeroed(image: &Image, width: usize, rows: usize) -> Self {
+        let pixels = rows * width;
+        let mut planes = vec![Samples::zeroed(pixels * image.sample.bytes()); image.bands.len()];
+        if image.mask {
+            planes.push(Samples::zeroed(pixels));
+        }
+        Self { first_row: 0, rows, width, planes }
+    }
+}
+
 /// Why overviews cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {

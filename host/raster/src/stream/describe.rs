@@ -7,7 +7,6 @@ use geoworker_cog::sample::SampleType;
 
 use crate::ffi::pixel_type;
 use crate::inspect;
-
 use crate::verify::has_dataset_mask;
 
 /// Size, type and bands of a dataset; a sentence where the encoder does not do such ones.

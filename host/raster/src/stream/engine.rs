@@ -13,13 +13,11 @@ use super::{describe, levels, template};
 use crate::encoding::Encoding;
 use crate::environment::{memory_limit, scratch};
 use crate::error::{GDAL_ERROR, RasterError};
-use crate::estimate::Plan;
+use crate::estimate::{Plan, SPOOL_BYTES};
 use crate::ffi::set_block_cache;
 use crate::model::CogOptions;
 use crate::source::OpenSource;
 
-/// Compressed overviews that stay in memory.
-const SPOOL_BYTES: usize = 16 << 20;
 const MIB: u64 = 1 << 20;
 /// GDAL's block cache: the reader asks for each block once, in windows of a quarter of this. A reprojection comes back to
 /// blocks.
@@ -44,14 +42,14 @@ pub(crate) struct Prepared {
     reader: Reader,
 }
 
-/// Describes the raster and chooses the level. None, with the reason, where the encoder does not do this.
+/// Describes the raster and chooses the level; the reason, where the encoder does not do this.
 pub(crate) fn prepare(
     source: OpenSource,
     options: &CogOptions,
     encoding: &Encoding,
     plan: &Plan,
 ) -> Result<Result<Prepared, String>, RasterError> {
-    let image = match describe::image(source.dataset()) {
+    let mut image = match describe::image(source.dataset()) {
         Ok(image) => image,
         Err(reason) => return Ok(Err(reason)),
     };
@@ -63,7 +61,13 @@ pub(crate) fn prepare(
     let Some(resampling) = resampling(&options.overview_resampling) else {
         return Ok(Err(format!("overviews by {}", options.overview_resampling)));
     };
-    let mut image = image;
+    let block = options.block_size as usize;
+    let sizes = geoworker_cog::overview_sizes(image.width, image.height, block);
+    let odd = |size: &(usize, usize)| !size.0.is_multiple_of(2) || !size.1.is_multiple_of(2);
+    let cascades = image.sample.is_complex() && resampling == Resampling::Nearest;
+    if cascades && sizes.split_last().is_some_and(|(_, above)| above.iter().any(odd)) {
+        return Ok(Err("overviews of complex samples at odd sizes".into()));
+    }
     let opacity = if options.compression == "jpeg" { describe::alpha_to_mask(&mut image) } else { None };
     let template = template::template(source.dataset(), opacity, encoding)?;
     let mut reader = Reader::new(source, &image, opacity);
@@ -75,10 +79,10 @@ pub(crate) fn prepare(
     let encoding = geoworker_cog::Encoding {
         compression,
         predictor,
-        block: options.block_size as usize,
+        block,
         resampling,
         threads: plan.threads.max(1),
-        spool_bytes: SPOOL_BYTES,
+        spool_bytes: SPOOL_BYTES as usize,
         scratch: scratch(),
     };
     let cache = if options.target_crs.is_some() { WARP_CACHE_BYTES } else { CACHE_BYTES };
@@ -87,13 +91,6 @@ pub(crate) fn prepare(
         Ok(bytes) => bytes + RUNTIME_BYTES + cache,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let odd = |size: &(usize, usize)| !size.0.is_multiple_of(2) || !size.1.is_multiple_of(2);
-    let (width, height) = (raster.image.width, raster.image.height);
-    let sizes = geoworker_cog::overview_sizes(width, height, encoding.block);
-    if raster.image.sample.is_complex() && sizes.split_last().is_some_and(|(_, above)| above.iter().any(odd))
-    {
-        return Ok(Err("overviews of complex samples at odd sizes".into()));
-    }
     if let Some(limit) = memory_limit().filter(|limit| *limit < memory) {
         let (needed, limit) = (memory.div_ceil(MIB), limit / MIB);
         return Ok(Err(format!("it would need {needed} MiB of memory, of which {limit} MiB are allowed")));

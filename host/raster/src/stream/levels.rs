@@ -2,15 +2,13 @@
 
 use geoworker_cog::codec::{self, Compression, DeflateLevel, Family, Predictor, TileFormat};
 use geoworker_cog::overview::{Image, Strip};
-use geoworker_cog::sample::Samples;
 use geoworker_cog::sample_tiles;
 
 use super::reader::Reader;
+use crate::encoding::DEFAULT_QUALITY;
 use crate::error::RasterError;
 use crate::model::CogOptions;
 
-/// Quality of lossy codecs where none was asked for: GDAL's.
-const QUALITY: u8 = 75;
 /// Samples are taken at this many places across and down.
 const ACROSS: usize = 4;
 const DOWN: usize = 6;
@@ -27,7 +25,7 @@ pub(crate) fn compression(
     predictor: Predictor,
     reader: &mut Reader,
 ) -> Result<Option<Compression>, RasterError> {
-    let quality = options.quality.unwrap_or(QUALITY);
+    let quality = options.quality.unwrap_or(DEFAULT_QUALITY);
     Ok(Some(match (options.compression.as_str(), options.level) {
         ("none", _) => Compression::None,
         ("lzw", _) => Compression::Lzw,
@@ -57,7 +55,7 @@ fn sampled(
     let (block_width, block_height) = reader.block();
     for y in places(image.height, rows, DOWN, block_height) {
         for x in places(image.width, width, ACROSS, block_width) {
-            let mut strip = strip(image, width, rows);
+            let mut strip = Strip::zeroed(image, width, rows);
             strip.first_row = y;
             reader.window(x, &mut strip)?;
             tiles.extend(sample_tiles(&strip, &format));
@@ -74,14 +72,6 @@ fn places(whole: usize, length: usize, count: usize, block: usize) -> Vec<usize>
     let mut places: Vec<usize> = (0..count).map(spread).collect();
     places.dedup();
     places
-}
-
-fn strip(image: &Image, width: usize, rows: usize) -> Strip {
-    let mut planes = vec![Samples::zeroed(rows * width * image.sample.bytes()); image.bands.len()];
-    if image.mask {
-        planes.push(Samples::zeroed(rows * width));
-    }
-    Strip { first_row: 0, rows, width, planes }
 }
 
 #[cfg(test)]
