@@ -23,6 +23,15 @@ pub enum BlobError {
     /// Somebody else is publishing the blob and does not get on.
     #[error("another process is publishing this blob")]
     Busy,
+    /// The storage refuses its credentials, or they do not reach so far.
+    #[error("blob storage refuses access: {0}")]
+    Denied(String),
+    /// The blob was written while it was being read.
+    #[error("{0} changed while it was read")]
+    Changed(String),
+    /// The storage does not answer, or is overloaded.
+    #[error("blob storage does not answer: {0}")]
+    Unavailable(String),
     /// The file system failed.
     #[error("blob storage failed: {0}")]
     Io(io::Error),

@@ -2,42 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use async_trait::async_trait;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use chrono::{DateTime, Utc};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::error::BlobError;
 use crate::fence::{self, Fence};
 use crate::name::{BlobRef, check_container};
 use crate::owned::OwnedFolder;
+use crate::staged::Staged;
+use crate::zones::{BlobFacts, Source, Zones};
 
 /// Folder within a zone for what is not visible yet. No blob name can begin with a dot.
 const STAGING: &str = ".staging";
 /// Folder within a zone for its fences.
 const FENCES: &str = ".fences";
 
-/// A blob as the zone knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlobFacts {
-    /// Which blob.
-    pub blob: BlobRef,
-    /// Size in bytes.
-    pub size_bytes: u64,
-    /// When it was last written.
-    pub last_modified: DateTime<Utc>,
-    /// Changes with the content: inode, size and time of writing.
-    pub etag: String,
-}
+/// Bytes that are copied at a time.
+const CHUNK: usize = 1 << 20;
 
-/// All zones of a process. Every access goes through an opened folder and cannot leave it, by `..` or symlink.
-#[derive(Debug)]
+/// All zones of a process. Every access goes through an opened folder and cannot leave it, by `..` or symlink. Clones
+/// share the folders.
+#[derive(Debug, Clone)]
 pub struct FolderZones {
-    zones: BTreeMap<String, Zone>,
+    zones: Arc<BTreeMap<String, Zone>>,
 }
 
 #[derive(Debug)]
@@ -60,33 +54,6 @@ impl Zone {
     }
 }
 
-/// A file in a staging folder of its own: on the right disk, and invisible until [`FolderZones::publish`]. What is
-/// dropped unpublished is removed, with whatever was written beside it.
-#[derive(Debug)]
-pub struct Staged {
-    /// Where a native process writes it.
-    pub path: PathBuf,
-    folder: Dir,
-    target: BlobRef,
-    name: String,
-}
-
-/// Name of the file within its staging folder.
-const STAGED_FILE: &str = "blob";
-
-impl Staged {
-    fn hidden(&self) -> String {
-        format!("{STAGING}/{}/{STAGED_FILE}", self.name)
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        // What cannot be removed now is swept at the next start.
-        let _ = self.folder.remove_dir_all(format!("{STAGING}/{}", self.name));
-    }
-}
-
 impl FolderZones {
     /// Opens the zones, creating folders that are missing.
     ///
@@ -101,12 +68,7 @@ impl FolderZones {
             let zone = Zone { root: root.canonicalize()?, dir, staging: OnceLock::new() };
             zones.insert(name.clone(), zone);
         }
-        Ok(Self { zones })
-    }
-
-    /// Names of the zones.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.zones.keys().map(String::as_str)
+        Ok(Self { zones: Arc::new(zones) })
     }
 
     /// Facts of a blob.
@@ -184,34 +146,35 @@ impl FolderZones {
         Ok(names)
     }
 
-    /// Prepares a file that will become `target`.
+    /// Prepares a file that will become `target`, on its disk.
     ///
     /// # Errors
     /// When the name is not valid, or the staging folder cannot be created.
     pub fn stage(&self, target: &BlobRef) -> Result<Staged, BlobError> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let folder = self.checked(target)?.try_clone()?;
+        let dir = self.checked(target)?;
         let zone = self.zone(&target.zone)?;
-        let name = format!("{}/{}", zone.staging()?, COUNTER.fetch_add(1, Ordering::Relaxed));
-        folder.create_dir(format!("{STAGING}/{name}"))?;
-        let path = zone.root.join(STAGING).join(&name).join(STAGED_FILE);
-        Ok(Staged { path, folder, target: target.clone(), name })
+        let name = format!("{STAGING}/{}/{}", zone.staging()?, COUNTER.fetch_add(1, Ordering::Relaxed));
+        dir.create_dir(&name)?;
+        Ok(Staged::new(zone.root.join(name), target.clone()))
     }
 
-    /// Makes a staged file visible under its name, replacing what was there. Synchronised to disk first. `fence` says
-    /// for which attempt; none is a person's command.
+    /// Makes a staged file visible under its name, replacing what was there. Synchronised to disk first.
     ///
     /// # Errors
     /// When the file is not there or cannot be renamed, or a later attempt has published; it is removed then.
-    pub fn publish(&self, staged: Staged, fence: Option<&Fence>) -> Result<BlobFacts, BlobError> {
-        let dir = self.checked(&staged.target)?;
-        let fences = self.zone(&staged.target.zone)?.root.join(FENCES);
-        let _entered = fence.map(|fence| fence::enter(&fences, &staged.target, fence)).transpose()?;
-        publish(dir, &staged.hidden(), &staged.target.path())?;
-        self.stat(&staged.target)
+    pub fn publish(&self, staged: &Staged, fence: Option<&Fence>) -> Result<BlobFacts, BlobError> {
+        let target = staged.target();
+        let dir = self.checked(target)?;
+        let root = &self.zone(&target.zone)?.root;
+        let hidden = staged.path.strip_prefix(root).map_err(io::Error::other)?;
+        let fences = root.join(FENCES);
+        let _entered = fence.map(|fence| fence::enter(&fences, target, fence)).transpose()?;
+        publish(dir, hidden, &target.path())?;
+        self.stat(target)
     }
 
-    /// Writes a blob atomically; `fence` as for [`Self::publish`].
+    /// Writes a blob atomically.
     ///
     /// # Errors
     /// When the name is not valid or the content cannot be read or written, or a later attempt has published.
@@ -222,10 +185,8 @@ impl FolderZones {
         fence: Option<&Fence>,
     ) -> Result<BlobFacts, BlobError> {
         let staged = self.stage(target)?;
-        let mut file = staged.folder.create(staged.hidden())?;
-        io::copy(content, &mut file)?;
-        file.flush()?;
-        self.publish(staged, fence)
+        io::copy(content, &mut File::create_new(&staged.path)?)?;
+        self.publish(&staged, fence)
     }
 
     /// Removes what dead processes left in the staging folders, and fences that nobody needs any more.
@@ -238,7 +199,7 @@ impl FolderZones {
     }
 
     fn zone(&self, name: &str) -> Result<&Zone, BlobError> {
-        let known = || self.names().collect::<Vec<_>>().join(", ");
+        let known = || self.zones.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         self.zones.get(name).ok_or_else(|| BlobError::UnknownZone(name.escape_debug().to_string(), known()))
     }
 
@@ -248,7 +209,92 @@ impl FolderZones {
     }
 }
 
-fn publish(dir: &Dir, hidden: &str, visible: &str) -> Result<(), BlobError> {
+#[async_trait]
+impl Zones for FolderZones {
+    fn names(&self) -> Vec<String> {
+        self.zones.keys().cloned().collect()
+    }
+
+    async fn stat(&self, blob: &BlobRef) -> Result<BlobFacts, BlobError> {
+        self.stat(blob)
+    }
+
+    async fn list(
+        &self,
+        zone: &str,
+        container: &str,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<BlobFacts>, BlobError> {
+        self.list(zone, container, prefix, limit)
+    }
+
+    async fn containers(&self, zone: &str) -> Result<Vec<String>, BlobError> {
+        self.containers(zone)
+    }
+
+    async fn open(&self, blob: &BlobRef) -> Result<Source, BlobError> {
+        self.native_path(blob).map(Source::File)
+    }
+
+    async fn stage(&self, target: &BlobRef) -> Result<Staged, BlobError> {
+        self.stage(target)
+    }
+
+    async fn publish(&self, staged: Staged, fence: Option<&Fence>) -> Result<BlobFacts, BlobError> {
+        let (zones, fence) = (self.clone(), fence.cloned());
+        blocking(move || zones.publish(&staged, fence.as_ref())).await
+    }
+
+    async fn write(
+        &self,
+        target: &BlobRef,
+        content: &mut (dyn AsyncRead + Send + Unpin),
+        fence: Option<&Fence>,
+    ) -> Result<BlobFacts, BlobError> {
+        let staged = self.stage(target)?;
+        let mut file = File::create_new(&staged.path)?;
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let count = content.read(&mut buffer).await?;
+            if count == 0 {
+                break;
+            }
+            // Into the system's memory: it is the publication that waits for the disk.
+            io::Write::write_all(&mut file, &buffer[..count])?;
+        }
+        Zones::publish(self, staged, fence).await
+    }
+
+    async fn copy(
+        &self,
+        source: &BlobRef,
+        target: &BlobRef,
+        fence: Option<&Fence>,
+    ) -> Result<BlobFacts, BlobError> {
+        let (zones, fence) = (self.clone(), fence.cloned());
+        let (source, target) = (source.clone(), target.clone());
+        blocking(move || zones.write(&target, &mut zones.read(&source)?, fence.as_ref())).await
+    }
+
+    async fn sweep(&self) {
+        self.sweep_staging();
+    }
+}
+
+/// Runs what waits for a disk on a thread for that.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, BlobError> {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    // A runtime of one thread is a simulation: it must repeat itself exactly.
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+fn publish(dir: &Dir, hidden: &Path, visible: &str) -> Result<(), BlobError> {
     dir.open(hidden)?.sync_all()?;
     if let Some(folder) = Path::new(visible).parent() {
         dir.create_dir_all(folder)?;
@@ -349,7 +395,7 @@ mod tests {
         std::fs::write(&staged.path, "half").expect("writes");
         assert!(zones.list("silver", "cogs", "", 10).expect("lists").is_empty());
         assert!(zones.stat(&blob("x.tif")).is_err());
-        assert_eq!(zones.publish(staged, None).expect("publishes").size_bytes, 4);
+        assert_eq!(zones.publish(&staged, None).expect("publishes").size_bytes, 4);
         let running = zones.stage(&blob("y.tif")).expect("stages");
         std::fs::write(&running.path, "half").expect("writes");
         zones.sweep_staging();

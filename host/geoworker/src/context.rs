@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use geoworker_blobs::FolderZones;
+use geoworker_blobs::{FolderZones, Zones};
 use geoworker_machine::{ErrorInfo, codes};
 use geoworker_plugins::{Limits, PluginEngine, Registry, load_directory};
 use geoworker_queue::{EmbeddedQueue, PostgresQueue, Queue, QueueSettings};
@@ -64,13 +64,8 @@ impl Context {
                 (Database::Postgres(db), store, queue)
             }
         };
-        let platform = Platform::new(
-            store,
-            queue,
-            Arc::new(open_zones(&config.data_dir)?),
-            Arc::new(registry),
-            config.worker.clone(),
-        );
+        let platform =
+            Platform::new(store, queue, open_zones(config)?, Arc::new(registry), config.worker.clone());
         Ok(Self { platform, database })
     }
 
@@ -105,14 +100,16 @@ pub(crate) fn engine() -> Result<PluginEngine, ErrorInfo> {
     PluginEngine::new().map_err(|error| ErrorInfo::permanent(codes::PLUGIN_COMPILE, error.to_string()))
 }
 
-/// The zones of a data directory.
+/// The zones: folders of the data directory.
 ///
 /// # Errors
 /// `DATA_DIR_UNUSABLE` where a folder cannot be created.
-pub(crate) fn open_zones(data_dir: &Path) -> Result<FolderZones, ErrorInfo> {
+pub(crate) fn open_zones(config: &Config) -> Result<Arc<dyn Zones>, ErrorInfo> {
+    let data_dir = &config.data_dir;
     let roots: BTreeMap<_, _> =
         ZONES.iter().map(|zone| ((*zone).to_owned(), data_dir.join("zones").join(zone))).collect();
-    FolderZones::open(&roots).map_err(|error| unusable(data_dir, &error))
+    let zones = FolderZones::open(&roots).map_err(|error| unusable(data_dir, &error))?;
+    Ok(Arc::new(zones))
 }
 
 /// Creates the data directory for this user alone.

@@ -3,11 +3,22 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
+use chrono::DateTime;
+use geoworker_blobs::{BlobError, BlobFacts, BlobRef, Object};
+use geoworker_machine::{RetryClass, codes};
 use geoworker_raster::estimate::Plan;
+use geoworker_raster::model::CogOptions;
 use geoworker_raster::native::{GO, NativeLine, NativeRequest, Operation};
+use geoworker_raster::{OBJECT_PATH, ObjectFacts};
+use geoworker_worker::{Admission, Assignment, Native, NativeFailure, RemoteSource, WorkerSettings};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 /// A TIFF of 8 × 8 grey pixels.
 fn tiff() -> Vec<u8> {
@@ -50,6 +61,7 @@ fn statistics(source: &Path, scratch: &Path, meanwhile: impl FnOnce()) -> (Nativ
         operation: Operation::Statistics { source: source.to_owned(), max_pixels: 0 },
         memory_bytes: 1 << 30,
         plan: Plan::lean(),
+        object: None,
         scratch: scratch.to_owned(),
     };
     let mut child = Command::new(env!("CARGO_BIN_EXE_geoworker"))
@@ -111,6 +123,7 @@ fn landlock_offered() -> bool {
         operation: Operation::ValidateCog { source: "/nowhere".into() },
         memory_bytes: 0,
         plan: Plan::lean(),
+        object: None,
         scratch: "/nowhere".into(),
     };
     let text = serde_json::to_string(&request).expect("serialises");
@@ -120,4 +133,98 @@ fn landlock_offered() -> bool {
     drop(stdin);
     let output = child.wait_with_output().expect("ends");
     !String::from_utf8_lossy(&output.stderr).contains("no Landlock")
+}
+
+/// An object in memory; it breaks off where it is told to.
+#[derive(Debug)]
+struct InMemory {
+    facts: BlobFacts,
+    bytes: Vec<u8>,
+    breaks_at: u64,
+}
+
+#[async_trait]
+impl Object for InMemory {
+    fn facts(&self) -> &BlobFacts {
+        &self.facts
+    }
+
+    async fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>, BlobError> {
+        if offset + length as u64 > self.breaks_at {
+            return Err(BlobError::Unavailable("it went away".into()));
+        }
+        let start = usize::try_from(offset).expect("is within");
+        Ok(self.bytes[start..start + length].to_vec())
+    }
+}
+
+/// Runs an operation on an object that breaks off at `breaks_at`.
+async fn on_object(
+    folder: &Path,
+    breaks_at: u64,
+    operation: impl FnOnce(PathBuf) -> Operation,
+) -> Result<Value, NativeFailure> {
+    let settings = WorkerSettings {
+        native_program: env!("CARGO_BIN_EXE_geoworker").into(),
+        ..WorkerSettings::default()
+    };
+    let native = Native::new(&settings, Arc::new(Admission::new(4 << 30)));
+    let bytes = tiff();
+    let blob = BlobRef::new("bronze", "in", "x.tif");
+    let (size_bytes, last_modified) = (bytes.len() as u64, DateTime::UNIX_EPOCH);
+    let facts = BlobFacts { blob, size_bytes, last_modified, etag: "1".into() };
+    let object = Arc::new(InMemory { facts, bytes, breaks_at });
+    let assignment = Assignment {
+        operation: operation(OBJECT_PATH.into()),
+        object: Some(RemoteSource { object, facts: ObjectFacts { size_bytes, last_modified } }),
+        scratch: folder.to_owned(),
+        limit: Duration::from_secs(60),
+        lean: false,
+    };
+    native.run(assignment, &CancellationToken::new(), &mut |_| {}).await
+}
+
+/// R22, B3: a native process reads what is no file of its machine, without a network and without credentials.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_is_read_through_the_supervisor() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let statistics = |source| Operation::Statistics { source, max_pixels: 0 };
+    let answer = on_object(folder.path(), u64::MAX, statistics).await.expect("answers");
+    assert_eq!(answer[0]["maximum"], 63.0);
+    let inspect = |source| Operation::Inspect { source, input_crs: None };
+    let info = on_object(folder.path(), u64::MAX, inspect).await.expect("answers");
+    assert_eq!(
+        (&info["size_bytes"], &info["last_modified"]),
+        (&json!(tiff().len()), &json!("1970-01-01T00:00:00Z"))
+    );
+    let target = folder.path().join("cog.tif");
+    let options: CogOptions = serde_json::from_value(json!({
+        "compression": "deflate", "predictor": "none", "block_size": 512,
+        "overview_resampling": "average", "resampling": "bilinear"
+    }))
+    .expect("are options");
+    let cog = |source| Operation::CreateCog { source, target: target.clone(), options };
+    let report = on_object(folder.path(), u64::MAX, cog).await.expect("answers");
+    assert_eq!(report["pixels_verified"], true);
+    let valid = on_object(folder.path(), u64::MAX, |source| Operation::ValidateCog { source }).await;
+    assert!(valid.expect("answers")["valid"].is_boolean());
+}
+
+/// The storage's failure comes through with its code and class, not as an unreadable file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storage_that_goes_away_is_no_bad_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (breaks_at, operation) in [
+        (0, Operation::Statistics { source: OBJECT_PATH.into(), max_pixels: 0 }),
+        (0, Operation::ValidateCog { source: OBJECT_PATH.into() }),
+        (0, Operation::Inspect { source: OBJECT_PATH.into(), input_crs: None }),
+    ] {
+        let failure = on_object(folder.path(), breaks_at, |_| operation).await.expect_err("fails");
+        let NativeFailure::Failed(error) = failure else { panic!("{failure:?}") };
+        assert_eq!(
+            (error.code.as_str(), error.class),
+            (codes::BLOB_STORAGE, RetryClass::Transient),
+            "{error}"
+        );
+    }
 }

@@ -16,6 +16,8 @@ pub(crate) const CRS_INVALID: &str = "CRS_INVALID";
 pub(crate) const GDAL_ERROR: &str = "GDAL_ERROR";
 /// Code of memory that ran out.
 pub(crate) const MEMORY: &str = "MEMORY";
+/// Code of a supervisor that is gone.
+pub(crate) const NATIVE_PROTOCOL: &str = "NATIVE_PROTOCOL";
 /// Code of a disk that ran full.
 pub(crate) const DISK_FULL: &str = "DISK_FULL";
 
@@ -43,6 +45,10 @@ impl RasterError {
 
     /// As [`Self::gdal`], from messages that were taken already.
     pub(crate) fn from_reasons(code: &str, what: &str, reasons: &[String]) -> Self {
+        // What GDAL could not read explains what it says.
+        if let Some(error) = crate::object::failure() {
+            return error;
+        }
         let find = |words: &[&str]| {
             let says = |reason: &&String| words.iter().any(|word| reason.to_lowercase().contains(word));
             reasons.iter().find(says).cloned()
@@ -70,6 +76,9 @@ impl RasterError {
 
 impl From<std::io::Error> for RasterError {
     fn from(error: std::io::Error) -> Self {
+        if let Some(error) = crate::object::failure() {
+            return error;
+        }
         if error.kind() == std::io::ErrorKind::StorageFull {
             return Self { code: DISK_FULL.into(), message: error.to_string(), class: "transient".into() };
         }

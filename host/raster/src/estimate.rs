@@ -14,7 +14,7 @@ use crate::error::RasterError;
 use crate::ffi::pixel_type;
 use crate::model::{CogOptions, Engine};
 use crate::native::Operation;
-use crate::source;
+use crate::{object, source};
 
 const MIB: u64 = 1 << 20;
 /// Anonymous memory of a process that has GDAL's drivers and PROJ's database open: measured 6 MiB once the header is
@@ -132,7 +132,7 @@ struct Header {
 impl Header {
     fn read(path: &Path) -> Result<Self, RasterError> {
         let dataset = source::open(path)?;
-        let size_bytes = std::fs::metadata(path)?.len();
+        let size_bytes = object::facts(path)?.size_bytes;
         let header = Self::of(&dataset, size_bytes);
         take_messages();
         Ok(header)

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::SecondsFormat;
 use gdal::raster::RasterBand;
 use gdal::spatial_ref::SpatialRef;
 use gdal::{Dataset, Metadata};
@@ -12,7 +12,7 @@ use crate::error::RasterError;
 use crate::ffi::pixel_type;
 use crate::footprint::{footprint, native_bounds};
 use crate::model::{Band, Crs, RasterInfo};
-use crate::source;
+use crate::{object, source};
 
 /// Reads the header. `input_crs` overrides the CRS that the raster declares, unless it means the same.
 ///
@@ -20,8 +20,7 @@ use crate::source;
 /// `FILE_EMPTY`, `FILE_UNREADABLE` or `CRS_INVALID`.
 pub fn inspect(path: &Path, input_crs: Option<&str>) -> Result<RasterInfo, RasterError> {
     let dataset = source::open(path)?;
-    let metadata = std::fs::metadata(path)?;
-    let modified: DateTime<Utc> = metadata.modified()?.into();
+    let facts = object::facts(path)?;
     let declared = source::dataset_crs(&dataset);
     let crs = match input_crs {
         // Compared by meaning, not by text: what means the same stays as the raster declares it.
@@ -41,8 +40,8 @@ pub fn inspect(path: &Path, input_crs: Option<&str>) -> Result<RasterInfo, Raste
     let placed = crs.as_ref().and_then(|srs| footprint(&dataset, srs));
     let structure = |key: &str| dataset.metadata_item(key, "IMAGE_STRUCTURE");
     let info = RasterInfo {
-        size_bytes: metadata.len(),
-        last_modified: modified.to_rfc3339_opts(SecondsFormat::Secs, true),
+        size_bytes: facts.size_bytes,
+        last_modified: facts.last_modified.to_rfc3339_opts(SecondsFormat::Secs, true),
         driver: dataset.driver().short_name(),
         width: width as u32,
         height: height as u32,

@@ -2,6 +2,7 @@
 //!
 //! Blocking, without async, usable on its own. [`native`] wraps the operations for a supervised child process.
 
+pub mod channel;
 pub mod cog;
 pub mod encoding;
 mod environment;
@@ -12,6 +13,7 @@ pub mod footprint;
 pub mod inspect;
 pub mod model;
 pub mod native;
+mod object;
 pub mod preview;
 mod source;
 pub mod statistics;
@@ -19,6 +21,8 @@ mod stream;
 pub mod tiff;
 pub mod validate;
 mod verify;
+mod virtual_file;
 
 pub use environment::{configure, gdal_version};
 pub use error::RasterError;
+pub use object::{OBJECT_PATH, ObjectFacts, ReadAt, serve_object};

@@ -1,8 +1,8 @@
 //! The operations as a child process runs them: a request on standard input, JSON lines on standard output.
 //!
 //! The request is one line. The child reads the header of its source, answers what the work will need, and waits
-//! for the line [`GO`] before it does it. It has no way to reach anything but the paths in its request; a supervisor
-//! kills it to cancel.
+//! for the line [`GO`] before it does it. It has no way to reach anything but the paths in its request, and the object
+//! that its supervisor reads for it (see [`crate::channel`]); a supervisor kills it to cancel.
 
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::error::RasterError;
 use crate::estimate::{Estimate, Plan, estimate};
 use crate::model::CogOptions;
+use crate::object::{CACHED_BYTES, ObjectFacts};
 use crate::{cog, environment, inspect, preview, statistics, validate};
 
 /// Progress lines at most this often.
@@ -31,6 +32,8 @@ pub struct NativeRequest {
     pub memory_bytes: u64,
     /// Threads and buffers.
     pub plan: Plan,
+    /// The source, where it is an object that the supervisor reads.
+    pub object: Option<ObjectFacts>,
     /// Folder for temporary files; removed by the supervisor.
     pub scratch: PathBuf,
 }
@@ -69,7 +72,10 @@ pub enum NativeLine {
 pub fn serve(request: &NativeRequest, input: &mut dyn BufRead, out: &mut dyn Write) -> io::Result<()> {
     environment::configure(request.plan.cache_mib, request.memory_bytes, Some(&request.scratch));
     match estimate(&request.operation, &request.plan) {
-        Ok(needs) => line(out, &NativeLine::Needs(needs))?,
+        Ok(mut needs) => {
+            needs.memory_bytes += request.object.as_ref().map_or(0, |_| CACHED_BYTES);
+            line(out, &NativeLine::Needs(needs))?;
+        }
         Err(error) => return line(out, &NativeLine::Failed(error)),
     }
     let mut answer = String::new();

@@ -1,6 +1,5 @@
 //! Opening files that users supplied.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use gdal::{Dataset, DatasetOptions, DriverManager, GdalOpenFlags};
 use crate::environment::{INPUT_DRIVERS, hide, take_messages};
 use crate::error::{CRS_INVALID, FILE_EMPTY, FILE_UNREADABLE, GDAL_ERROR, RasterError};
 use crate::ffi;
+use crate::object::{self, Bytes};
 
 /// Length of the CRS text that a person may give; anything longer is no authority code.
 const MAX_CRS_TEXT: usize = 64;
@@ -20,11 +20,10 @@ pub(crate) fn open(path: &Path) -> Result<Dataset, RasterError> {
     let path = &plain_path(path)?;
     hide(path, "the source");
     let mut magic = [0; 16];
-    let mut file = File::open(path)?;
-    if file.metadata()?.len() == 0 {
+    if object::facts(path)?.size_bytes == 0 {
         return Err(RasterError::permanent(FILE_EMPTY, "the file has no bytes"));
     }
-    let read = file.read(&mut magic)?;
+    let read = Bytes::open(path)?.read(&mut magic)?;
     if !is_raster(&magic[..read]) {
         let message =
             "the file is not a TIFF, JPEG, PNG or JPEG 2000: its first bytes are those of something else";
@@ -42,8 +41,12 @@ pub(crate) fn open(path: &Path) -> Result<Dataset, RasterError> {
     opened.map_err(|_| RasterError::gdal(FILE_UNREADABLE, "the file cannot be opened as a raster"))
 }
 
-/// An absolute path, so that no part of it can mean a virtual file system or a piece of another file to GDAL.
+/// An absolute path, so that no part of it can mean a virtual file system or a piece of another file to GDAL; or the object
+/// that was given to this process.
 fn plain_path(path: &Path) -> Result<PathBuf, RasterError> {
+    if object::is_object(path) {
+        return Ok(path.to_owned());
+    }
     let absolute = std::path::absolute(path)?;
     if absolute.as_os_str().as_encoded_bytes().starts_with(b"/vsi") {
         return Err(RasterError::permanent(FILE_UNREADABLE, "virtual file systems are not allowed"));

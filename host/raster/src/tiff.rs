@@ -1,9 +1,10 @@
 //! The structure of a TIFF or BigTIFF: directories and where their tiles are. Reads headers only, and only what
 //! is within the file: a crafted one costs bounded time and memory.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+
+use crate::object::{self, Bytes};
 
 /// Directories that are looked at; a COG has one per overview and mask.
 const MAX_DIRECTORIES: usize = 128;
@@ -74,9 +75,8 @@ impl Tiff {
     /// # Errors
     /// `InvalidData` where it is no TIFF or points outside of itself.
     pub fn read(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        Self::parse(file, length)
+        let length = object::facts(path)?.size_bytes;
+        Self::parse(BufReader::new(Bytes::open(path)?), length)
     }
 
     /// Reads the structure of a TIFF of `length` bytes.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::error::{FILE_UNREADABLE, RasterError};
 use crate::model::{CogProblem, CogVerdict};
+use crate::object;
 use crate::tiff::{Directory, Tiff};
 
 /// Images up to this edge need neither tiles nor overviews.
@@ -14,7 +15,10 @@ const SMALL: u64 = 512;
 /// # Errors
 /// `FILE_UNREADABLE` where the file is no TIFF.
 pub fn validate_cog(path: &Path) -> Result<CogVerdict, RasterError> {
-    let unreadable = |error| RasterError::permanent(FILE_UNREADABLE, format!("not a readable TIFF: {error}"));
+    let unreadable = |error| {
+        let wrong = || RasterError::permanent(FILE_UNREADABLE, format!("not a readable TIFF: {error}"));
+        object::failure().unwrap_or_else(wrong)
+    };
     let tiff = Tiff::read(path).map_err(unreadable)?;
     let mut verdict = Verdict::default();
     let images: Vec<&Directory> = tiff.directories.iter().filter(|directory| !directory.is_mask()).collect();

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
-use geoworker_blobs::BlobRef;
+use geoworker_blobs::{BlobError, BlobRef};
 use geoworker_machine::routing::{ROUTE_FLAG, RouteFacts};
 use geoworker_machine::stage::{NextStep, next_step};
 use geoworker_machine::{ErrorInfo, JobId, JobState, RetryClass, TaskId, TaskState, codes};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use crate::platform::Platform;
-use crate::submit::{findings_error, plugin_error};
+use crate::submit::{blob_error, findings_error, plugin_error};
 
 /// Failed tasks whose errors are looked at for the job's own.
 const QUOTED_FAILURES: u32 = 20_000;
@@ -139,16 +139,23 @@ impl Platform {
         values: &Value,
     ) -> Result<Vec<FileFacts>, ErrorInfo> {
         let blobs = plugin.task_inputs(name, values).await.map_err(plugin_error)?;
-        let facts = blobs.into_iter().filter_map(|blob| {
-            let facts = self.zones.stat(&BlobRef::new(&*blob.zone, &*blob.container, &*blob.name)).ok()?;
-            Some(FileFacts {
+        let mut found = Vec::new();
+        for blob in blobs {
+            let asked = BlobRef::new(&*blob.zone, &*blob.container, &*blob.name);
+            let facts = match self.zones.stat(&asked).await {
+                Ok(facts) => facts,
+                // Whether it is there cannot be told now: what is decided by its size must wait.
+                Err(error @ BlobError::Unavailable(_)) => return Err(blob_error(&error)),
+                Err(_) => continue,
+            };
+            found.push(FileFacts {
                 blob,
                 size_bytes: facts.size_bytes,
                 last_modified: facts.last_modified.to_rfc3339_opts(SecondsFormat::Secs, true),
                 etag: facts.etag,
-            })
-        });
-        Ok(facts.collect())
+            });
+        }
+        Ok(found)
     }
 
     async fn finalize(&self, job: &Job, state: JobState) -> Result<(), ErrorInfo> {

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::SecondsFormat;
-use geoworker_blobs::{BlobError, BlobFacts, BlobRef, Fence, Staged};
+use geoworker_blobs::{BlobError, BlobFacts, BlobRef, Fence, Source, Staged};
 use geoworker_machine::{ErrorInfo, codes, retry};
 use geoworker_plugins::{HostServices, JournaledOperation, OperationError, UnitResult};
 use geoworker_raster::model::CogOptions;
 use geoworker_raster::native::Operation;
+use geoworker_raster::{OBJECT_PATH, ObjectFacts};
 use geoworker_store::records::{Fenced, JournalEntry, Renewal, Task};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::keeper::Progress;
 use crate::platform::Platform;
 use crate::submit::blob_error;
-use crate::supervisor::{Native, NativeFailure, Report};
+use crate::supervisor::{Assignment, Native, NativeFailure, RemoteSource, Report};
 
 type Answer = Result<Value, OperationError>;
 
@@ -147,8 +148,8 @@ impl TaskServices {
             "raster.validate-cog" => self.validate_cog(request).await,
             "raster.create-cog" => self.create_cog(request).await,
             "raster.preview" => self.preview(request).await,
-            "blobs.stat" => self.stat(request),
-            "blobs.list" => self.list(request),
+            "blobs.stat" => self.stat(request).await,
+            "blobs.list" => self.list(request).await,
             "blobs.put-json" => self.put_json(request).await,
             "blobs.copy" => self.copy(request).await,
             "catalog.publish-item" => self.publish_item(request).await,
@@ -159,38 +160,45 @@ impl TaskServices {
     }
 
     async fn inspect(&self, request: &Value) -> Answer {
-        let source = self.source(request)?;
-        self.native(Operation::Inspect { source, input_crs: part(request, "input_crs")? }).await
+        let input_crs = part(request, "input_crs")?;
+        let (source, object) = self.source(request).await?;
+        self.native(Operation::Inspect { source, input_crs }, object).await
     }
 
     async fn statistics(&self, request: &Value) -> Answer {
-        let source = self.source(request)?;
-        self.native(Operation::Statistics { source, max_pixels: part(request, "max_pixels")? }).await
+        let max_pixels = part(request, "max_pixels")?;
+        let (source, object) = self.source(request).await?;
+        self.native(Operation::Statistics { source, max_pixels }, object).await
     }
 
     async fn validate_cog(&self, request: &Value) -> Answer {
-        let source = self.source(request)?;
-        self.native(Operation::ValidateCog { source }).await
+        let (source, object) = self.source(request).await?;
+        self.native(Operation::ValidateCog { source }, object).await
     }
 
     async fn create_cog(&self, request: &Value) -> Answer {
-        let source = self.source(request)?;
         let options: CogOptions = whole(request)?;
-        self.produce(request, |target| Operation::CreateCog { source, target, options }).await
+        let (source, object) = self.source(request).await?;
+        self.produce(request, object, |target| Operation::CreateCog { source, target, options }).await
     }
 
     async fn preview(&self, request: &Value) -> Answer {
-        let source = self.source(request)?;
         let max_edge: u32 = part(request, "max_edge")?;
         let max_edge = max_edge.clamp(16, 4096);
-        self.produce(request, |target| Operation::Preview { source, target, max_edge }).await
+        let (source, object) = self.source(request).await?;
+        self.produce(request, object, |target| Operation::Preview { source, target, max_edge }).await
     }
 
     /// Runs an operation that writes a file, and publishes the file while the lease is held.
-    async fn produce(&self, request: &Value, operation: impl FnOnce(PathBuf) -> Operation) -> Answer {
+    async fn produce(
+        &self,
+        request: &Value,
+        object: Option<RemoteSource>,
+        operation: impl FnOnce(PathBuf) -> Operation,
+    ) -> Answer {
         let target: BlobRef = part(request, "target")?;
-        let staged = self.platform.zones.stage(&target).map_err(blob_failure)?;
-        let mut answer = self.native(operation(staged.path.clone())).await?;
+        let staged = self.platform.zones.stage(&target).await.map_err(blob_failure)?;
+        let mut answer = self.native(operation(staged.path.clone()), object).await?;
         self.publish(staged).await?;
         answer["target"] = json!(target);
         Ok(answer)
@@ -199,8 +207,7 @@ impl TaskServices {
     /// B2: a stale worker cannot publish.
     async fn publish(&self, staged: Staged) -> Result<BlobFacts, OperationError> {
         self.still_held().await?;
-        let (zones, fence) = (Arc::clone(&self.platform.zones), self.fence());
-        blocking(move || zones.publish(staged, Some(&fence))).await
+        published(self.platform.zones.publish(staged, Some(&self.fence())).await)
     }
 
     /// A lease that is lost between the look and the publication shows at the zone itself.
@@ -219,7 +226,7 @@ impl TaskServices {
         }
     }
 
-    async fn native(&self, operation: Operation) -> Answer {
+    async fn native(&self, operation: Operation, object: Option<RemoteSource>) -> Answer {
         let name = format!("{}-{}", self.task.task_id.short(), self.task.lease_epoch);
         let root = &self.platform.settings.scratch;
         let scratch = self.platform.scratch.create(root, &name);
@@ -233,8 +240,8 @@ impl TaskServices {
             Report::Waiting(reason) => set(&progress, 0.0, &reason),
         };
         let lean = retry::lean(self.task.error.as_ref().map(|error| error.class));
-        let run = self.native.run(operation, scratch.path().to_owned(), limit, lean, &self.over, &mut report);
-        run.await.map_err(|failure| match failure {
+        let assignment = Assignment { operation, object, scratch: scratch.path().to_owned(), limit, lean };
+        self.native.run(assignment, &self.over, &mut report).await.map_err(|failure| match failure {
             NativeFailure::Failed(info) => OperationError::Failed(info),
             NativeFailure::Cancelled => aborted(),
             NativeFailure::Deferred(reason) => {
@@ -246,21 +253,30 @@ impl TaskServices {
         })
     }
 
-    fn source(&self, request: &Value) -> Result<PathBuf, OperationError> {
+    /// Path of the request's source for a native process, and its object where it is no file.
+    async fn source(&self, request: &Value) -> Result<(PathBuf, Option<RemoteSource>), OperationError> {
         let source: BlobRef = part(request, "source")?;
-        self.platform.zones.native_path(&source).map_err(blob_failure)
+        match self.platform.zones.open(&source).await.map_err(blob_failure)? {
+            Source::File(path) => Ok((path, None)),
+            Source::Object(object) => {
+                let BlobFacts { size_bytes, last_modified, .. } = *object.facts();
+                let facts = ObjectFacts { size_bytes, last_modified };
+                Ok((OBJECT_PATH.into(), Some(RemoteSource { object, facts })))
+            }
+        }
     }
 
-    fn stat(&self, request: &Value) -> Answer {
+    async fn stat(&self, request: &Value) -> Answer {
         let blob: BlobRef = part(request, "blob")?;
-        Ok(facts(&self.platform.zones.stat(&blob).map_err(blob_failure)?))
+        Ok(facts(&self.platform.zones.stat(&blob).await.map_err(blob_failure)?))
     }
 
-    fn list(&self, request: &Value) -> Answer {
+    async fn list(&self, request: &Value) -> Answer {
         let (zone, container): (String, String) = (part(request, "zone")?, part(request, "container")?);
         let prefix: String = part(request, "prefix")?;
         let limit: usize = part(request, "limit")?;
-        let found = self.platform.zones.list(&zone, &container, &prefix, limit).map_err(blob_failure)?;
+        let found =
+            self.platform.zones.list(&zone, &container, &prefix, limit).await.map_err(blob_failure)?;
         Ok(Value::Array(found.iter().map(facts).collect()))
     }
 
@@ -272,8 +288,8 @@ impl TaskServices {
     async fn copy(&self, request: &Value) -> Answer {
         let (source, target): (BlobRef, BlobRef) = (part(request, "source")?, part(request, "target")?);
         self.still_held().await?;
-        let (zones, fence) = (Arc::clone(&self.platform.zones), self.fence());
-        Ok(facts(&blocking(move || zones.write(&target, &mut zones.read(&source)?, Some(&fence))).await?))
+        let copied = self.platform.zones.copy(&source, &target, Some(&self.fence())).await;
+        Ok(facts(&published(copied)?))
     }
 
     async fn publish_item(&self, request: &Value) -> Answer {
@@ -295,8 +311,8 @@ impl TaskServices {
     async fn write_json(&self, target: &BlobRef, document: &Value) -> Answer {
         self.still_held().await?;
         let text = serde_json::to_string_pretty(document).map_err(|error| invalid(&error))?;
-        let (zones, fence, target) = (Arc::clone(&self.platform.zones), self.fence(), target.clone());
-        Ok(facts(&blocking(move || zones.write(&target, &mut text.as_bytes(), Some(&fence))).await?))
+        let written = self.platform.zones.write(target, &mut text.as_bytes(), Some(&self.fence())).await;
+        Ok(facts(&published(written)?))
     }
 }
 
@@ -337,20 +353,6 @@ fn facts(facts: &BlobFacts) -> Value {
         "last_modified": facts.last_modified.to_rfc3339_opts(SecondsFormat::Secs, true),
         "etag": facts.etag
     })
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
-) -> Result<T, OperationError> {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    // A runtime of one thread is a simulation: it must repeat itself exactly.
-    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
-        return published(work());
-    }
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => published(result),
-        Err(error) => Err(OperationError::Aborted(error.to_string())),
-    }
 }
 
 fn published<T>(result: Result<T, BlobError>) -> Result<T, OperationError> {

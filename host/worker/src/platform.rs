@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use geoworker_blobs::FolderZones;
+use geoworker_blobs::Zones;
 use geoworker_plugins::Registry;
 use geoworker_queue::Queue;
 use geoworker_store::Store;
@@ -21,7 +21,7 @@ pub struct Platform {
     /// The transport.
     pub queue: Arc<dyn Queue>,
     /// The blobs.
-    pub zones: Arc<FolderZones>,
+    pub zones: Arc<dyn Zones>,
     /// The plugins.
     pub registry: Arc<Registry>,
     /// What this process was told.
@@ -39,7 +39,7 @@ impl Platform {
     pub fn new(
         store: Arc<dyn Store>,
         queue: Arc<dyn Queue>,
-        zones: Arc<FolderZones>,
+        zones: Arc<dyn Zones>,
         registry: Arc<Registry>,
         settings: WorkerSettings,
     ) -> Self {

@@ -104,15 +104,15 @@ async fn take_over(platform: &Platform) -> Result<(), ErrorInfo> {
             tracing::warn!(tasks = released, "tasks of a server that died are taken over");
         }
     }
-    sweep_folders(platform).map_err(|error| {
+    sweep_folders(platform).await.map_err(|error| {
         let message = format!("scratch cannot be used: {error}");
         ErrorInfo::permanent(codes::DATA_DIR_UNUSABLE, message)
     })
 }
 
 /// Removes what dead workers left on this machine's disks.
-fn sweep_folders(platform: &Platform) -> std::io::Result<()> {
-    platform.zones.sweep_staging();
+async fn sweep_folders(platform: &Platform) -> std::io::Result<()> {
+    platform.zones.sweep().await;
     let removed = OwnedFolder::sweep(&platform.settings.scratch)?;
     if removed > 0 {
         tracing::info!(folders = removed, "scratch of workers that died was removed");
@@ -254,7 +254,7 @@ async fn sweep(platform: Platform, ended: CancellationToken) {
             () = ended.cancelled() => return,
             () = tokio::time::sleep(settings.sweep) => {}
         }
-        if let Err(error) = sweep_folders(&platform) {
+        if let Err(error) = sweep_folders(&platform).await {
             tracing::warn!(%error, "scratch cannot be swept");
         }
         match platform.store.lead(SWEEPER, &settings.worker_id, quiet.saturating_mul(3)).await {

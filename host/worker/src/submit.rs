@@ -49,7 +49,7 @@ impl Platform {
         let mut normalised = validated.map_err(|findings| findings_error(&findings))?;
         let inputs = plugin.job_inputs(&info.name, &normalised).await.map_err(plugin_error)?;
         for blob in inputs {
-            self.check_input(&BlobRef::new(blob.zone, blob.container, blob.name))?;
+            self.check_input(&BlobRef::new(blob.zone, blob.container, blob.name)).await?;
         }
         if route_flag && let Some(map) = normalised.as_object_mut() {
             map.insert(ROUTE_FLAG.to_owned(), Value::Bool(true));
@@ -142,8 +142,8 @@ impl Platform {
         }
     }
 
-    fn check_input(&self, blob: &BlobRef) -> Result<(), ErrorInfo> {
-        let facts = self.zones.stat(blob).map_err(|error| blob_error(&error))?;
+    async fn check_input(&self, blob: &BlobRef) -> Result<(), ErrorInfo> {
+        let facts = self.zones.stat(blob).await.map_err(|error| blob_error(&error))?;
         if facts.size_bytes == 0 {
             return Err(ErrorInfo::permanent(
                 codes::FILE_EMPTY,
@@ -189,9 +189,12 @@ pub fn blob_error(error: &BlobError) -> ErrorInfo {
         BlobError::UnknownZone(..) => (codes::BLOB_ZONE_UNKNOWN, RetryClass::Permanent),
         BlobError::NotFound(_) => (codes::BLOB_NOT_FOUND, RetryClass::Permanent),
         BlobError::Full => (codes::DISK_FULL, RetryClass::Transient),
-        BlobError::Io(_) | BlobError::Busy | BlobError::Fenced => {
-            (codes::BLOB_STORAGE, RetryClass::Transient)
-        }
+        BlobError::Denied(_) => (codes::BLOB_STORAGE, RetryClass::Permanent),
+        BlobError::Io(_)
+        | BlobError::Busy
+        | BlobError::Fenced
+        | BlobError::Changed(_)
+        | BlobError::Unavailable(_) => (codes::BLOB_STORAGE, RetryClass::Transient),
     };
     ErrorInfo::new(code, class, error.to_string())
 }

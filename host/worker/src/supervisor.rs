@@ -1,23 +1,32 @@
 //! Native operations: a child process each, admitted by what it needs, watched, and killed to cancel.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as Socket;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use geoworker_blobs::Object;
 use geoworker_machine::{ErrorInfo, RetryClass, codes};
+use geoworker_raster::ObjectFacts;
 use geoworker_raster::estimate::{Estimate, Plan};
 use geoworker_raster::native::{GO, NativeLine, NativeRequest, Operation};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Demand, Permit, Refused, mib};
 use crate::cgroup::Group;
 use crate::ending::Figures;
+use crate::objects;
 use crate::settings::WorkerSettings;
 use crate::watchdog::{Usage, Watch};
 
@@ -42,6 +51,30 @@ pub struct Native {
     admission: Arc<Admission>,
     /// Use control groups where this process may create them.
     groups: bool,
+}
+
+/// An operation to run.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// What to do.
+    pub operation: Operation,
+    /// Its source, where that is no file: the process reads it through this one, at `geoworker_raster::OBJECT_PATH`.
+    pub object: Option<RemoteSource>,
+    /// Folder for its temporary files.
+    pub scratch: PathBuf,
+    /// Longest time, waiting for admission included.
+    pub limit: Duration,
+    /// With the plan that needs least.
+    pub lean: bool,
+}
+
+/// A source that is no file.
+#[derive(Debug, Clone)]
+pub struct RemoteSource {
+    /// Its bytes.
+    pub object: Arc<dyn Object>,
+    /// What is known of it.
+    pub facts: ObjectFacts,
 }
 
 /// Why an operation gave no answer.
@@ -78,28 +111,27 @@ impl Native {
         }
     }
 
-    /// Runs an operation to its end, its time limit (waiting for admission included), or `cancel`; `lean` with the
-    /// plan that needs least. Dropping the future kills the child too.
+    /// Runs an operation to its end, its time limit, or `cancel`. Dropping the future kills the child too.
     ///
     /// # Errors
     /// The operation's own failure, or `MEMORY`, `DISK_FULL`, `TIMEOUT`, `NATIVE_CRASH`, `NATIVE_PROTOCOL`.
     pub async fn run(
         &self,
-        operation: Operation,
-        scratch: PathBuf,
-        limit: Duration,
-        lean: bool,
+        assignment: Assignment,
         cancel: &CancellationToken,
         report: &mut (dyn FnMut(Report) + Send),
     ) -> Result<Value, NativeFailure> {
+        let Assignment { operation, object, scratch, limit, lean } = assignment;
         let plan = if lean { Plan::lean() } else { Plan::full(self.threads, self.memory_bytes) };
         let target = operation.target().and_then(Path::parent).map(Path::to_owned);
-        let request = NativeRequest { operation, memory_bytes: self.memory_bytes, plan, scratch };
+        let (facts, object) = object.map(|source| (source.facts, source.object)).unzip();
+        let request =
+            NativeRequest { operation, memory_bytes: self.memory_bytes, plan, object: facts, scratch };
         let fault = |error: std::io::Error| {
             let message = format!("the native process cannot be started: {error}");
             NativeFailure::Failed(ErrorInfo::transient(codes::NATIVE_PROTOCOL, message))
         };
-        let mut child = self.spawn().map_err(fault)?;
+        let (mut child, socket) = self.spawn().map_err(fault)?;
         let pid = child.id().unwrap_or_default();
         let mut supervised = Supervised {
             native: self,
@@ -120,7 +152,7 @@ impl Native {
             usage: supervised.usage.clone(),
         };
         let ended = tokio::select! {
-            outcome = supervised.converse(&mut child, &request, report) => Ended::Answered(outcome),
+            outcome = supervised.converse(&mut child, &request, socket, object, report) => Ended::Answered(outcome),
             breach = watch.breach() => Ended::Breach(breach),
             () = cancel.cancelled() => Ended::Cancelled,
             () = tokio::time::sleep(limit) => Ended::TimedOut,
@@ -147,17 +179,20 @@ impl Native {
         }
     }
 
-    fn spawn(&self) -> std::io::Result<Child> {
+    /// Starts the child. Its standard input is a socket: requests go down, and questions for its object come up.
+    fn spawn(&self) -> std::io::Result<(Child, UnixStream)> {
+        let (own, childs) = Socket::pair()?;
+        own.set_nonblocking(true)?;
         let mut command = Command::new(&self.program);
         command.arg("native-op").env_clear().env("PROJ_NETWORK", "OFF").kill_on_drop(true);
         command.envs(ALLOCATOR);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(OwnedFd::from(childs)).stdout(Stdio::piped()).stderr(Stdio::piped());
         for name in PASSED_ON {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
-        command.spawn()
+        Ok((command.spawn()?, UnixStream::from_std(own)?))
     }
 
     /// The child's own group, where this process may create one. The child has not been told anything yet.
@@ -212,19 +247,26 @@ impl Supervised<'_> {
         &mut self,
         child: &mut Child,
         request: &NativeRequest,
+        socket: UnixStream,
+        object: Option<Arc<dyn Object>>,
         report: &mut (dyn FnMut(Report) + Send),
     ) -> Result<Value, NativeFailure> {
-        let (Some(mut stdin), Some(stdout), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(broken("has no pipes"));
         };
         let mut text = serde_json::to_vec(request).map_err(|error| broken(&error.to_string()))?;
         text.push(b'\n');
+        let (questions, mut down) = socket.into_split();
         // A child that is gone shows below, by its status.
-        let _ = stdin.write_all(&text).await;
+        let _ = down.write_all(&text).await;
+        let down = Arc::new(Mutex::new(down));
         let complaints = tokio::spawn(read_end(stderr));
-        let answer = self.read_answer(stdin, stdout, report).await?;
+        // Ends with this conversation.
+        let mut helper = JoinSet::new();
+        if let Some(object) = object {
+            helper.spawn(objects::answer(object, questions, Arc::clone(&down)));
+        }
+        let answer = self.read_answer(down, stdout, report).await?;
         let status = child.wait().await.map_err(|error| broken(&error.to_string()))?;
         let complaints = complaints.await.unwrap_or_default();
         match answer {
@@ -249,20 +291,20 @@ impl Supervised<'_> {
     /// Reads lines up to the answer, and lets the child begin when there is room for it.
     async fn read_answer(
         &mut self,
-        stdin: ChildStdin,
+        down: Arc<Mutex<OwnedWriteHalf>>,
         stdout: impl AsyncRead + Unpin,
         report: &mut (dyn FnMut(Report) + Send),
     ) -> Result<Option<NativeLine>, NativeFailure> {
-        let mut stdin = Some(stdin);
+        let mut down = Some(down);
         let mut lines = BufReader::new(stdout).take(MAX_LINE).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             match serde_json::from_str(&line) {
                 Ok(NativeLine::Needs(estimate)) => {
                     self.admit(estimate, report).await?;
-                    // Taken: it is closed behind the word.
-                    if let Some(mut stdin) = stdin.take() {
+                    // Taken: once is enough, and it is closed behind the word where nobody else speaks.
+                    if let Some(down) = down.take() {
                         // A child that is gone shows by its status.
-                        let _ = stdin.write_all(format!("{GO}\n").as_bytes()).await;
+                        let _ = down.lock().await.write_all(format!("{GO}\n").as_bytes()).await;
                     }
                 }
                 Ok(NativeLine::Progress(fraction)) => report(Report::Fraction(fraction)),
@@ -346,7 +388,6 @@ async fn read_end(stderr: impl AsyncRead + Unpin) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
-    use std::sync::Mutex;
 
     use super::*;
 
@@ -367,7 +408,7 @@ mod tests {
     }
 
     /// One at a time: a program cannot be started while another thread's fork still holds it open for writing.
-    static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    static ONE: Mutex<()> = Mutex::const_new(());
 
     /// Runs a stand-in that was changed by `set`, with a target in a folder of its own: `$OUT` in the script.
     async fn outcome_with(
@@ -385,7 +426,8 @@ mod tests {
             Operation::Preview { source: PathBuf::from("x"), target: out.join("blob"), max_edge: 16 };
         let mut native = native(folder.path(), &format!("OUT={}\n{script}", out.display()));
         set(&mut native);
-        native.run(operation, scratch, limit, false, cancel, &mut |_| {}).await
+        let assignment = Assignment { operation, object: None, scratch, limit, lean: false };
+        native.run(assignment, cancel, &mut |_| {}).await
     }
 
     async fn failure_with(script: &str, set: impl FnOnce(&mut Native)) -> ErrorInfo {
@@ -541,13 +583,15 @@ mod tests {
         let one = ONE.lock().await;
         let script = format!("{}; touch {}/begun; exec sleep 600", needs(80, 0), folder.path().display());
         let native = Native { admission: Arc::clone(&admission), ..native(folder.path(), &script) };
-        let reports = Arc::new(Mutex::new(Vec::new()));
+        let reports = Arc::new(std::sync::Mutex::new(Vec::new()));
         let run = |cancel: CancellationToken| {
             let (native, reports, scratch) = (native.clone(), Arc::clone(&reports), folder.path().to_owned());
             tokio::spawn(async move {
                 let operation = Operation::ValidateCog { source: PathBuf::from("x") };
                 let mut note = |report: Report| reports.lock().expect("is whole").push(report);
-                native.run(operation, scratch, Duration::from_secs(60), false, &cancel, &mut note).await
+                let limit = Duration::from_secs(60);
+                let assignment = Assignment { operation, object: None, scratch, limit, lean: false };
+                native.run(assignment, &cancel, &mut note).await
             })
         };
         let first = run(cancel.clone());

@@ -101,7 +101,7 @@ impl Simulation {
             tokio::time::sleep(AFTERMATH).await;
         }
         let mut tables = world.lock();
-        let broken = invariants::check(&tables, &people.zones);
+        let broken = invariants::check(&tables, &zones_in(folder));
         let claims = tables.events.iter().filter(|(_, event)| event.kind == "task_claimed").count();
         Outcome { broken, trace: std::mem::take(&mut tables.trace), claims, deaths: tables.dead.len() }
     }
@@ -110,18 +110,21 @@ impl Simulation {
     fn platform_maker(&self, folder: &Path, world: &Arc<World>) -> impl Fn(u64) -> Platform + Send + 'static {
         let (registry, world, folder) = (Arc::clone(&self.registry), Arc::clone(world), folder.to_owned());
         move |process| {
-            let zones = ["bronze", "silver"].map(|zone| (zone.to_owned(), folder.join(zone)));
-            #[expect(clippy::expect_used, reason = "without its folders there is nothing to simulate")]
-            let zones = FolderZones::open(&BTreeMap::from(zones)).expect("opens the zones");
             Platform::new(
                 Arc::new(SimStore { world: Arc::clone(&world), process }),
                 Arc::new(SimQueue { world: Arc::clone(&world), process }),
-                Arc::new(zones),
+                Arc::new(zones_in(&folder)),
                 Arc::clone(&registry),
                 settings(&folder, process),
             )
         }
     }
+}
+
+fn zones_in(folder: &Path) -> FolderZones {
+    let zones = ["bronze", "silver"].map(|zone| (zone.to_owned(), folder.join(zone)));
+    #[expect(clippy::expect_used, reason = "without its folders there is nothing to simulate")]
+    FolderZones::open(&BTreeMap::from(zones)).expect("opens the zones")
 }
 
 fn settings(folder: &Path, process: u64) -> WorkerSettings {

@@ -9,7 +9,7 @@ use geoworker_machine::{ErrorInfo, RetryClass, codes};
 use geoworker_raster::model::{CogOptions, CogReport, Engine};
 use geoworker_raster::native::Operation;
 use geoworker_raster::{RasterError, validate};
-use geoworker_worker::{Admission, Native, NativeFailure, Report};
+use geoworker_worker::{Admission, Assignment, Native, NativeFailure, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
@@ -115,7 +115,9 @@ async fn encode(
         settings.native_memory_bytes = megabytes << 20;
     }
     let native = Native::new(&settings, Arc::new(Admission::new(settings.memory_bytes)));
-    let answer = native.run(operation, hidden.scratch(), LIMIT, false, &never, &mut progress).await;
+    let assignment =
+        Assignment { operation, object: None, scratch: hidden.scratch(), limit: LIMIT, lean: false };
+    let answer = native.run(assignment, &never, &mut progress).await;
     bar.finish_and_clear();
     let value = answer.map_err(|failure| match failure {
         NativeFailure::Failed(error) => error,

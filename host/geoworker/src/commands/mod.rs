@@ -48,7 +48,7 @@ async fn dispatch(cli: &Cli, config: &Config) -> Outcome {
         Command::Workers => workers::run(config, cli.json).await,
         Command::Plugin(command) => plugin::run(config, command, cli.json).await,
         Command::Config(ConfigCommand::Show) => config::run(config, cli.json),
-        Command::Blobs(command) => blobs::run(config, command, cli.json),
+        Command::Blobs(command) => blobs::run(config, command, cli.json).await,
         Command::Cog(args) => cog::run(config, args, cli.json).await,
         Command::ValidateCog { file } => cog::validate(file, cli.json),
         Command::Bench { tasks } => bench::run(config, *tasks, cli.json).await,
