@@ -1,9 +1,10 @@
 //! The error that is stored with a task or job and shown to people.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What may be done about a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RetryClass {
     /// The same attempt would fail again.
@@ -41,7 +42,7 @@ impl RetryClass {
 }
 
 /// A failure with a stable code. It is public: no secrets, no internal paths.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct ErrorInfo {
     /// Stable code in capitals, see [`crate::codes`].

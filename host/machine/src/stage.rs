@@ -1,11 +1,12 @@
 //! How a stage ends and what that means for its job.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::state::JobState;
 
 /// What a failed task means for the job (R10).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailurePolicy {
     /// The job fails once the stage is over.
@@ -23,7 +24,7 @@ impl FailurePolicy {
 }
 
 /// One stage of a job type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StageSpec {
     /// Name for people.
     pub name: String,

@@ -10,8 +10,8 @@ use geoworker_machine::{ErrorInfo, JobId, JobState, RetryClass, TaskId, TaskStat
 use serde_json::json;
 
 use crate::records::{
-    Beat, Claim, ClaimRequest, Fenced, JournalEntry, NewJob, NewTask, Outcome, Renewal, Rerun, StagePlan,
-    Submitted, Swept, Task,
+    Beat, Claim, ClaimRequest, Fenced, Job, JobsPage, JournalEntry, NewJob, NewTask, Outcome, Renewal, Rerun,
+    StagePlan, Submitted, Swept, Task, TasksPage,
 };
 use crate::store::Store;
 use crate::{PostgresDatabase, SqliteDatabase};
@@ -75,6 +75,7 @@ pub async fn run(store: &dyn Store, clock: &dyn Clock) {
     a_cancelled_task_counts_as_failed(store, clock).await;
     a_retry_carries_over_what_succeeded(store).await;
     one_leads_and_workers_are_seen(store, clock).await;
+    pages_are_complete_and_in_order(store).await;
     a_large_stage_and_large_results_work(store).await;
 }
 
@@ -525,6 +526,34 @@ async fn one_leads_and_workers_are_seen(store: &dyn Store, clock: &dyn Clock) {
 }
 
 /// R11: 10 000 tasks in one stage, and results of 5 MB.
+/// Page by page, each job and task comes once, in the order of the whole list.
+async fn pages_are_complete_and_in_order(store: &dyn Store) {
+    let whole = |jobs: Vec<Job>| jobs.into_iter().map(|job| job.job_id).collect::<Vec<_>>();
+    let all = whole(store.jobs("", 10_000).await.expect("lists"));
+    let mut paged: Vec<JobId> = Vec::new();
+    loop {
+        let page = JobsPage { state: None, after: paged.last(), limit: 3 };
+        let next = whole(store.jobs_page(page).await.expect("lists"));
+        if next.is_empty() {
+            break;
+        }
+        paged.extend(next);
+    }
+    assert_eq!(paged, all);
+    let failed = JobsPage { state: Some(JobState::Failed), after: None, limit: 10_000 };
+    let failed = store.jobs_page(failed).await.expect("lists");
+    assert!(!failed.is_empty() && failed.iter().all(|job| job.state == JobState::Failed));
+
+    let tasks = planned(store, "pages", 5).await;
+    let held = claimed(store, &tasks[1], "w").await;
+    let page = |state, after, limit| TasksPage { job: &held.job_id, state, after, limit };
+    let ids = |found: Vec<Task>| found.into_iter().map(|task| task.task_id).collect::<Vec<_>>();
+    assert_eq!(ids(store.tasks_page(page(None, None, 2)).await.expect("lists")), tasks[..2]);
+    assert_eq!(ids(store.tasks_page(page(None, Some(&tasks[1]), 9)).await.expect("lists")), tasks[2..]);
+    let running = page(Some(TaskState::Processing), None, 9);
+    assert_eq!(ids(store.tasks_page(running).await.expect("lists")), tasks[1..2]);
+}
+
 async fn a_large_stage_and_large_results_work(store: &dyn Store) {
     const TASKS: u32 = 10_000;
     let tasks = planned(store, "large", TASKS).await;

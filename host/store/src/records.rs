@@ -4,6 +4,7 @@ use geoworker_machine::stage::StageSpec;
 use geoworker_machine::{ErrorInfo, JobId, JobState, TaskId, TaskState};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// A job to accept.
 #[derive(Debug, Clone)]
@@ -34,7 +35,7 @@ pub struct Submitted {
 }
 
 /// A job.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Job {
     /// Identity of the run.
     pub job_id: JobId,
@@ -68,8 +69,32 @@ pub struct Job {
     pub ended_at: Option<i64>,
 }
 
+/// A page of jobs, newest first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct JobsPage<'a> {
+    /// Only those in this state.
+    pub state: Option<JobState>,
+    /// Only those behind this one; none is from the newest on.
+    pub after: Option<&'a JobId>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// A page of a job's tasks, by stage and position.
+#[derive(Debug, Clone, Copy)]
+pub struct TasksPage<'a> {
+    /// The job.
+    pub job: &'a JobId,
+    /// Only those in this state.
+    pub state: Option<TaskState>,
+    /// Only those behind this one; none is from the first on.
+    pub after: Option<&'a TaskId>,
+    /// At most this many.
+    pub limit: u32,
+}
+
 /// A stage that was planned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Stage {
     /// From 1.
     pub number: u32,
@@ -124,7 +149,7 @@ pub struct StagePlan {
 }
 
 /// A task.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Task {
     /// Identity.
     pub task_id: TaskId,
@@ -284,7 +309,7 @@ pub struct OutboxRow {
 }
 
 /// One line of a timeline.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Event {
     /// When.
     pub at: i64,
@@ -349,7 +374,7 @@ pub struct Beat<'a> {
 }
 
 /// A worker as others see it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Worker {
     /// Its name.
     pub worker: String,

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::error::StoreError;
 use crate::records::{
-    Beat, Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, OutboxRow, Outcome, Renewal, Rerun,
-    Stage, StagePlan, Submitted, Swept, Task, UnitResult, Worker,
+    Beat, Claim, ClaimRequest, Event, Fenced, Job, JobsPage, JournalEntry, NewJob, OutboxRow, Outcome,
+    Renewal, Rerun, Stage, StagePlan, Submitted, Swept, Task, TasksPage, UnitResult, Worker,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -26,10 +26,14 @@ pub trait Store: Send + Sync {
     async fn job(&self, id: &JobId) -> Result<Option<Job>>;
     /// Jobs whose id begins with `prefix`, newest first.
     async fn jobs(&self, prefix: &str, limit: u32) -> Result<Vec<Job>>;
+    /// A page of all jobs, newest first.
+    async fn jobs_page(&self, page: JobsPage<'_>) -> Result<Vec<Job>>;
     /// Planned stages of a job, in order.
     async fn stages(&self, id: &JobId) -> Result<Vec<Stage>>;
     /// Tasks of a job, by stage and position.
     async fn tasks(&self, id: &JobId, limit: u32) -> Result<Vec<Task>>;
+    /// A page of a job's tasks, by stage and position.
+    async fn tasks_page(&self, page: TasksPage<'_>) -> Result<Vec<Task>>;
     /// A task.
     async fn task(&self, id: &TaskId) -> Result<Option<Task>>;
     /// Tasks whose id begins with `prefix`.

@@ -9,8 +9,8 @@ use geoworker_machine::messages::STAGE_COMPLETE;
 use geoworker_machine::state::TaskEvent;
 use geoworker_machine::{ErrorInfo, JobId, JobState, TaskId, TaskState, codes};
 use geoworker_store::records::{
-    Beat, Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, OutboxRow, Outcome, Renewal, Rerun,
-    Stage, StagePlan, Submitted, Swept, Task, UnitResult, Worker,
+    Beat, Claim, ClaimRequest, Event, Fenced, Job, JobsPage, JournalEntry, NewJob, OutboxRow, Outcome,
+    Renewal, Rerun, Stage, StagePlan, Submitted, Swept, Task, TasksPage, UnitResult, Worker,
 };
 use geoworker_store::{Store, StoreError};
 use serde_json::{Value, json};
@@ -73,6 +73,18 @@ impl Store for SimStore {
         .await
     }
 
+    async fn jobs_page(&self, page: JobsPage<'_>) -> Result<Vec<Job>> {
+        self.run("jobs_page", |_, tables, _| {
+            let mut jobs: Vec<&Job> = tables.jobs.values().collect();
+            jobs.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.job_id.cmp(&b.job_id)));
+            let from = page.after.and_then(|id| jobs.iter().position(|job| job.job_id == *id));
+            let rest = jobs.into_iter().skip(from.map_or(0, |last| last + 1));
+            let wanted = rest.filter(|job| page.state.is_none_or(|state| job.state == state));
+            wanted.take(page.limit as usize).cloned().collect()
+        })
+        .await
+    }
+
     async fn stages(&self, id: &JobId) -> Result<Vec<Stage>> {
         self.run("stages", |_, tables, _| stages_of(tables, id)).await
     }
@@ -82,6 +94,17 @@ impl Store for SimStore {
             let mut tasks = tasks_of(tables, id);
             tasks.truncate(limit as usize);
             tasks
+        })
+        .await
+    }
+
+    async fn tasks_page(&self, page: TasksPage<'_>) -> Result<Vec<Task>> {
+        self.run("tasks_page", |_, tables, _| {
+            let tasks = tasks_of(tables, page.job);
+            let from = page.after.and_then(|id| tasks.iter().position(|task| task.task_id == *id));
+            let rest = tasks.into_iter().skip(from.map_or(0, |last| last + 1));
+            let wanted = rest.filter(|task| page.state.is_none_or(|state| task.state == state));
+            wanted.take(page.limit as usize).collect()
         })
         .await
     }

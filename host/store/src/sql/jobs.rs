@@ -1,7 +1,7 @@
 //! Jobs and stages: accepting, planning, ending, reading.
 
 use geoworker_machine::ids::idempotency_key;
-use geoworker_machine::{ErrorInfo, JobId, JobState};
+use geoworker_machine::{ErrorInfo, JobId, JobState, TaskId, TaskState};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::Row as _;
@@ -10,7 +10,9 @@ use super::super::dialect::Connection;
 use super::outbox;
 use super::rows::{self, NewEvent, list as json_list, sql};
 use crate::error::StoreError;
-use crate::records::{Event, Job, NewJob, NewTask, Stage, StagePlan, Submitted, Task, UnitResult};
+use crate::records::{
+    Event, Job, JobsPage, NewJob, NewTask, Stage, StagePlan, Submitted, Task, TasksPage, UnitResult,
+};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -88,6 +90,20 @@ pub(super) async fn list(db: &mut Connection, prefix: &str, limit: u32) -> Resul
     found.iter().map(rows::job).collect()
 }
 
+pub(super) async fn page(db: &mut Connection, page: &JobsPage<'_>) -> Result<Vec<Job>> {
+    let select = "SELECT * FROM jobs WHERE ($1 = '' OR state = $1) AND ($2 = '' OR EXISTS (
+             SELECT 1 FROM jobs last WHERE last.job_id = $2 AND (jobs.created_at < last.created_at
+                 OR (jobs.created_at = last.created_at AND jobs.job_id > last.job_id))))
+         ORDER BY created_at DESC, job_id LIMIT $3";
+    let found = sqlx::query(select)
+        .bind(page.state.map_or("", JobState::as_str))
+        .bind(page.after.map_or("", JobId::as_str))
+        .bind(i64::from(page.limit))
+        .fetch_all(db)
+        .await?;
+    found.iter().map(rows::job).collect()
+}
+
 pub(super) async fn job(db: &mut Connection, id: &JobId) -> Result<Option<Job>> {
     let row =
         sqlx::query("SELECT * FROM jobs WHERE job_id = $1").bind(id.as_str()).fetch_optional(db).await?;
@@ -103,6 +119,21 @@ pub(super) async fn stages(db: &mut Connection, id: &JobId) -> Result<Vec<Stage>
 pub(super) async fn tasks(db: &mut Connection, id: &JobId, limit: u32) -> Result<Vec<Task>> {
     let select = "SELECT * FROM tasks WHERE job_id = $1 ORDER BY stage, position LIMIT $2";
     let found = sqlx::query(select).bind(id.as_str()).bind(i64::from(limit)).fetch_all(db).await?;
+    found.iter().map(rows::task).collect()
+}
+
+pub(super) async fn tasks_page(db: &mut Connection, page: &TasksPage<'_>) -> Result<Vec<Task>> {
+    let select = "SELECT * FROM tasks WHERE job_id = $1 AND ($2 = '' OR state = $2) AND ($3 = '' OR EXISTS (
+             SELECT 1 FROM tasks last WHERE last.task_id = $3 AND (tasks.stage > last.stage
+                 OR (tasks.stage = last.stage AND tasks.position > last.position))))
+         ORDER BY stage, position LIMIT $4";
+    let found = sqlx::query(select)
+        .bind(page.job.as_str())
+        .bind(page.state.map_or("", TaskState::as_str))
+        .bind(page.after.map_or("", TaskId::as_str))
+        .bind(i64::from(page.limit))
+        .fetch_all(db)
+        .await?;
     found.iter().map(rows::task).collect()
 }
 

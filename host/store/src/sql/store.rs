@@ -12,8 +12,8 @@ use super::{attempts, cancel, jobs, outbox, rerun, sweep, workers};
 use crate::coalesce::Coalescer;
 use crate::error::StoreError;
 use crate::records::{
-    Beat, Claim, ClaimRequest, Event, Fenced, Job, JournalEntry, NewJob, OutboxRow, Outcome, Renewal, Rerun,
-    Stage, StagePlan, Submitted, Swept, Task, UnitResult, Worker,
+    Beat, Claim, ClaimRequest, Event, Fenced, Job, JobsPage, JournalEntry, NewJob, OutboxRow, Outcome,
+    Renewal, Rerun, Stage, StagePlan, Submitted, Swept, Task, TasksPage, UnitResult, Worker,
 };
 use crate::store::Store;
 
@@ -76,12 +76,20 @@ impl Store for DatabaseStore {
         jobs::list(&mut *self.db.read().await?, prefix, limit).await
     }
 
+    async fn jobs_page(&self, page: JobsPage<'_>) -> Result<Vec<Job>> {
+        jobs::page(&mut *self.db.read().await?, &page).await
+    }
+
     async fn stages(&self, id: &JobId) -> Result<Vec<Stage>> {
         jobs::stages(&mut *self.db.read().await?, id).await
     }
 
     async fn tasks(&self, id: &JobId, limit: u32) -> Result<Vec<Task>> {
         jobs::tasks(&mut *self.db.read().await?, id, limit).await
+    }
+
+    async fn tasks_page(&self, page: TasksPage<'_>) -> Result<Vec<Task>> {
+        jobs::tasks_page(&mut *self.db.read().await?, &page).await
     }
 
     async fn task(&self, id: &TaskId) -> Result<Option<Task>> {
