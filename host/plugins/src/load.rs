@@ -83,7 +83,7 @@ pub async fn load_directory(
         }
     }
     files.sort();
-    let mut registry = Registry::default();
+    let mut registry = Registry::with_limits(limits);
     for file in files {
         load_file(engine, &file, cache, limits, &mut registry).await;
     }

@@ -91,6 +91,7 @@ pub struct Registry {
     tasks: Offered<TaskTypeInfo>,
     jobs: Offered<JobTypeInfo>,
     reports: Vec<LoadReport>,
+    limits: Limits,
 }
 
 impl Registry {
@@ -124,6 +125,18 @@ impl Registry {
     /// All job types, by name.
     pub fn job_types(&self) -> impl Iterator<Item = (&LoadedPlugin, &JobTypeInfo)> {
         self.jobs.values().map(|(plugin, info)| (plugin.as_ref(), info.as_ref()))
+    }
+
+    /// What every plugin is held to.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// An empty registry whose plugins are held to `limits`.
+    #[must_use]
+    pub fn with_limits(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
     }
 
     /// What became of each file.

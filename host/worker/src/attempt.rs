@@ -98,6 +98,7 @@ async fn run(
     // The keeper only waits and renews; its end has nothing to tell.
     let _ = keeper.await;
     platform.outbox_written.notify_one();
+    platform.metrics.attempt_ended(&task.task_type, &outcome, written);
     report(&outcome, written, started.elapsed());
     match (written, outcome) {
         (Some(Fenced::Accepted), Outcome::Failed(error)) => Settlement::dead(&error.code, &error.message),

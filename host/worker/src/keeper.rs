@@ -63,11 +63,13 @@ pub(crate) async fn keep(platform: Platform, task: Task, receipt: Receipt, progr
                 stops.over.cancel();
             }
             Ok(Renewal::Stale) => {
+                platform.metrics.lease_lost();
                 tracing::warn!("the lease was lost; the attempt is abandoned");
                 return stops.over.cancel();
             }
             Err(error) if Instant::now() >= held_until => {
                 platform.truth.silent();
+                platform.metrics.lease_lost();
                 tracing::warn!(%error, "the lease ran out while the database did not answer");
                 return stops.over.cancel();
             }

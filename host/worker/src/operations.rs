@@ -97,6 +97,7 @@ impl HostServices for TaskServices {
         };
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(operation, duration_ms = ms, code, "operation finished");
+        self.platform.metrics.operation_ended(operation, outcome.is_ok());
         outcome
     }
 

@@ -9,6 +9,8 @@ use geoworker_store::Store;
 use tokio::sync::Notify;
 
 use crate::admission::Admission;
+use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 use crate::scratch::ScratchRoot;
 use crate::settings::WorkerSettings;
 use crate::truth::Truth;
@@ -26,6 +28,10 @@ pub struct Platform {
     pub registry: Arc<Registry>,
     /// What this process was told.
     pub settings: Arc<WorkerSettings>,
+    /// Whether the receive loops turn.
+    pub pulse: Arc<Pulse>,
+    /// What this process counts.
+    pub metrics: Arc<Metrics>,
     pub(crate) outbox_written: Arc<Notify>,
     pub(crate) truth: Arc<Truth>,
     pub(crate) scratch: Arc<ScratchRoot>,
@@ -46,7 +52,32 @@ impl Platform {
         let settings = Arc::new(settings);
         let (outbox_written, truth, scratch) = (Arc::default(), Arc::default(), Arc::default());
         let admission = Arc::new(Admission::new(settings.memory_bytes));
-        Self { store, queue, zones, registry, settings, outbox_written, truth, scratch, admission }
+        let (pulse, metrics) = (Arc::default(), Arc::default());
+        Self {
+            store,
+            queue,
+            zones,
+            registry,
+            settings,
+            pulse,
+            metrics,
+            outbox_written,
+            truth,
+            scratch,
+            admission,
+        }
+    }
+
+    /// Whether the database answered last; where it did not, no work is taken (R18).
+    #[must_use]
+    pub fn database_answers(&self) -> bool {
+        self.truth.is_there()
+    }
+
+    /// Tasks that run in this process.
+    #[must_use]
+    pub fn busy(&self) -> u32 {
+        self.truth.busy()
     }
 
     pub(crate) fn jobs_queue(&self) -> &str {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attempt::on_task;
 use crate::messages::{Settlement, on_jobs_message};
 use crate::platform::Platform;
+use crate::pulse::Heart;
 use crate::relay::relay;
 use crate::settings::millis;
 use crate::truth::beat;
@@ -24,6 +25,10 @@ const SWEEPER: &str = "sweeper";
 /// Wait after an error of store or queue; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// What a turn of a loop may take beside its wait for a message, before the loop counts as stuck.
+const MARGIN: Duration = Duration::from_secs(60);
+/// The same for dealing with a message, beside the longest attempt of a task: planning, writing the outcome.
+const DEALING: Duration = Duration::from_secs(600);
 
 /// Two steps of ending: stop taking work, then interrupt what runs. Clones share the tokens.
 #[derive(Debug, Clone, Default)]
@@ -161,10 +166,27 @@ impl Budget {
     }
 }
 
-/// One slot: receives and deals with one message after the other.
+/// One slot, until the end or a stop. Its heart tells whether it turns.
 async fn receive(platform: Platform, queue: String, kind: Kind, shutdown: Shutdown, budget: Arc<Budget>) {
+    let turn = platform.settings.poll + MARGIN;
+    let heart = platform.pulse.join(&queue, turn);
+    turns(&platform, &queue, kind, &shutdown, &budget, (&heart, turn)).await;
+    heart.leave();
+}
+
+/// Receives and deals with one message after the other.
+async fn turns(
+    platform: &Platform,
+    queue: &str,
+    kind: Kind,
+    shutdown: &Shutdown,
+    budget: &Budget,
+    (heart, turn): (&Heart, Duration),
+) {
+    let dealing = longest_deal(platform, kind);
     let mut pause = FIRST_PAUSE;
     while !shutdown.stop.is_cancelled() {
+        heart.beat(turn);
         if !platform.truth.is_there() {
             tokio::select! {
                 biased;
@@ -174,15 +196,17 @@ async fn receive(platform: Platform, queue: String, kind: Kind, shutdown: Shutdo
         }
         let received = tokio::select! {
             biased;
-            received = platform.queue.receive(&queue, 1, platform.settings.poll) => received,
+            received = platform.queue.receive(queue, 1, platform.settings.poll) => received,
             () = shutdown.stop.cancelled() => return,
         };
+        heart.received(received.is_ok());
+        heart.beat(dealing);
         let dealt = match received {
             Ok(messages) if messages.is_empty() && kind == Kind::Tasks && platform.settings.until_idle => {
                 shutdown.stop.cancel();
                 return;
             }
-            Ok(messages) => deal(&platform, &queue, kind, messages, &shutdown, &budget).await,
+            Ok(messages) => deal(platform, queue, kind, messages, shutdown, budget).await,
             Err(error) => Err(error.info()),
         };
         match dealt {
@@ -199,6 +223,15 @@ async fn receive(platform: Platform, queue: String, kind: Kind, shutdown: Shutdo
             }
         }
     }
+}
+
+/// How long dealing with one message takes at most; each attempt has its own time-out within it.
+fn longest_deal(platform: &Platform, kind: Kind) -> Duration {
+    if kind == Kind::Jobs {
+        return DEALING;
+    }
+    let own = platform.registry.task_types().filter_map(|(_, info)| info.timeout_seconds).max().unwrap_or(0);
+    DEALING + platform.settings.task_timeout.max(Duration::from_secs(u64::from(own)))
 }
 
 async fn deal(

@@ -36,6 +36,11 @@ impl Truth {
         !self.unanswered.load(Ordering::Relaxed)
     }
 
+    /// Tasks that run.
+    pub(crate) fn busy(&self) -> u32 {
+        self.busy.load(Ordering::Relaxed)
+    }
+
     /// Counts a task as running until the answer is dropped.
     pub(crate) fn working(&self) -> Working<'_> {
         self.busy.fetch_add(1, Ordering::Relaxed);
@@ -61,7 +66,7 @@ pub(crate) async fn beat(platform: Platform, slots: u32, ended: CancellationToke
             app_name: &settings.app_name,
             mode: settings.mode.as_str(),
             slots,
-            busy: platform.truth.busy.load(Ordering::Relaxed),
+            busy: platform.truth.busy(),
         };
         let pause = match platform.store.beat(beat).await {
             Ok(()) => {

@@ -1,14 +1,13 @@
 //! `jobs`: a list, or one job.
 
-use geoworker_machine::{ErrorInfo, codes};
+use geoworker_machine::ErrorInfo;
 use geoworker_store::Store;
-use geoworker_store::records::{Event, Job, Stage};
-use geoworker_worker::Platform;
+use geoworker_store::records::{Event, Job};
+use geoworker_worker::{JobStatus, Platform, TaskView, find_job};
 use serde_json::json;
 
 use super::submit::follow;
 use super::tasks;
-use super::wait::summary;
 use crate::cli::{JobsArgs, JobsCommand};
 use crate::config::Config;
 use crate::context::Context;
@@ -23,15 +22,15 @@ pub(crate) async fn run(config: &Config, args: &JobsArgs, json: bool) -> Outcome
     let store = &*context.platform.store;
     match &args.command {
         None => list(store, args.limit, json).await?,
-        Some(JobsCommand::Show { job, events }) => show(store, job, *events, json).await?,
+        Some(JobsCommand::Show { job, events }) => show(&context.platform, job, *events, json).await?,
         Some(JobsCommand::Cancel { job }) => cancel(&context.platform, job, json).await?,
         Some(JobsCommand::Retry { job, wait }) => {
-            let job = find(store, job).await?;
+            let job = find_job(store, job).await?;
             let submitted = context.platform.retry(&job, None).await?;
             return follow(context, &submitted, *wait, json).await;
         }
         Some(JobsCommand::Rerun { job, wait }) => {
-            let job = find(store, job).await?;
+            let job = find_job(store, job).await?;
             let submitted = context.platform.rerun(&job).await?;
             return follow(context, &submitted, *wait, json).await;
         }
@@ -41,7 +40,7 @@ pub(crate) async fn run(config: &Config, args: &JobsArgs, json: bool) -> Outcome
 }
 
 async fn cancel(platform: &Platform, prefix: &str, json: bool) -> Result<(), ErrorInfo> {
-    let job = find(&*platform.store, prefix).await?;
+    let job = find_job(&*platform.store, prefix).await?;
     platform.cancel(&job.job_id).await?;
     platform.relay_once().await?;
     if json {
@@ -50,21 +49,6 @@ async fn cancel(platform: &Platform, prefix: &str, json: bool) -> Result<(), Err
         output::line(&format!("job {} is being cancelled", job.job_id.short()));
     }
     Ok(())
-}
-
-/// The one job whose id begins with `prefix`.
-///
-/// # Errors
-/// `JOB_NOT_FOUND` where there is none, or more than one.
-pub(crate) async fn find(store: &dyn Store, prefix: &str) -> Result<Job, ErrorInfo> {
-    let mut jobs = store.jobs(prefix, 2).await.map_err(|error| error.info())?;
-    let wrong = |message: String| Err(ErrorInfo::permanent(codes::JOB_NOT_FOUND, message));
-    let shown = prefix.escape_debug();
-    match (jobs.pop(), jobs.pop()) {
-        (Some(job), None) if !prefix.is_empty() => Ok(job),
-        (None, _) => wrong(format!("there is no job '{shown}'")),
-        _ => wrong(format!("more than one job begins with '{shown}'")),
-    }
 }
 
 async fn list(store: &dyn Store, limit: u32, json: bool) -> Result<(), ErrorInfo> {
@@ -88,40 +72,45 @@ async fn list(store: &dyn Store, limit: u32, json: bool) -> Result<(), ErrorInfo
     Ok(())
 }
 
-async fn show(store: &dyn Store, prefix: &str, with_events: bool, json: bool) -> Result<(), ErrorInfo> {
-    let job = find(store, prefix).await?;
+async fn show(platform: &Platform, prefix: &str, with_events: bool, json: bool) -> Result<(), ErrorInfo> {
+    let store = &*platform.store;
+    let job = find_job(store, prefix).await?;
     let stages = store.stages(&job.job_id).await.map_err(|error| error.info())?;
+    let waiting = platform.job_waits_for(&job, &stages).await?;
     let tasks = store.tasks(&job.job_id, SHOWN_TASKS).await.map_err(|error| error.info())?;
     let events =
         if with_events { store.events(&job.job_id).await.map_err(|error| error.info())? } else { Vec::new() };
     if json {
-        let mut value = summary(&job, &stages);
-        value["tasks"] = json!(tasks::values(&tasks));
+        let mut value = json!(JobStatus::new(job, stages, waiting));
+        value["tasks"] = tasks.into_iter().map(|task| json!(TaskView::from(task))).collect();
         if with_events {
             value["events"] = json!(events);
         }
         output::json(&value);
         return Ok(());
     }
-    print_job(&job, &stages);
+    print_job(&JobStatus::new(job, stages, waiting));
     tasks::print(&tasks);
     print_events(&events);
     Ok(())
 }
 
-fn print_job(job: &Job, stages: &[Stage]) {
+fn print_job(job: &JobStatus) {
     output::line(&format!("job        {}", job.job_id));
     let previous =
         job.previous_run.as_ref().map_or_else(String::new, |run| format!(", after {}", run.short()));
     output::line(&format!("type       {} (run {}{previous})", job.job_type, job.run_ordinal));
     output::line(&format!("state      {}", job.state));
+    if let Some(reason) = &job.waiting {
+        output::line(&format!("waiting    {reason}"));
+    }
     output::line(&format!("submitted  {}", output::time(Some(job.created_at))));
     output::line(&format!("ended      {}", output::time(job.ended_at)));
     output::line(&format!("parameters {}", job.parameters));
     if let Some(error) = &job.error {
         output::line(&format!("error      {error}"));
     }
-    for stage in stages {
+    for stage in &job.stages {
         let done = stage.total - stage.remaining;
         let failed = if stage.failed > 0 { format!(", {} failed", stage.failed) } else { String::new() };
         output::line(&format!(

@@ -1,13 +1,12 @@
 //! `tasks`: those of a job.
 
-use chrono::Utc;
-use geoworker_machine::{ErrorInfo, TaskState, codes};
+use geoworker_machine::ErrorInfo;
 use geoworker_store::Store;
 use geoworker_store::records::Task;
-use geoworker_worker::Platform;
+use geoworker_worker::{Platform, TaskDetail, TaskView, find_job, find_task, task_waits_for};
 use serde_json::{Value, json};
 
-use super::jobs::{SHOWN_TASKS, find, print_events};
+use super::jobs::{SHOWN_TASKS, print_events};
 use super::submit::follow;
 use crate::cli::TasksCommand;
 use crate::config::Config;
@@ -24,7 +23,7 @@ pub(crate) async fn run(config: &Config, command: &TasksCommand, json: bool) -> 
         TasksCommand::Cancel { task } => cancel(&context.platform, task, json).await?,
         TasksCommand::Retry { task, wait } => {
             let task = find_task(store, task).await?;
-            let job = find(store, task.job_id.as_str()).await?;
+            let job = find_job(store, task.job_id.as_str()).await?;
             let submitted = context.platform.retry(&job, Some(&task.task_id)).await?;
             return follow(context, &submitted, *wait, json).await;
         }
@@ -34,10 +33,10 @@ pub(crate) async fn run(config: &Config, command: &TasksCommand, json: bool) -> 
 }
 
 async fn list(store: &dyn Store, job: &str, json: bool) -> Result<(), ErrorInfo> {
-    let job = find(store, job).await?;
+    let job = find_job(store, job).await?;
     let tasks = store.tasks(&job.job_id, SHOWN_TASKS).await.map_err(|error| error.info())?;
     if json {
-        output::json(&values(&tasks));
+        output::json(&tasks.into_iter().map(TaskView::from).collect::<Vec<_>>());
     } else {
         print(&tasks);
     }
@@ -46,22 +45,19 @@ async fn list(store: &dyn Store, job: &str, json: bool) -> Result<(), ErrorInfo>
 
 async fn show(store: &dyn Store, task: &str, json: bool) -> Result<(), ErrorInfo> {
     let task = find_task(store, task).await?;
-    let mut events = store.events(&task.job_id).await.map_err(|error| error.info())?;
-    events.retain(|event| event.task_id.as_ref() == Some(&task.task_id));
+    let events = store.events(&task.job_id).await.map_err(|error| error.info())?;
+    let detail = TaskDetail::new(task.clone(), events);
     if json {
-        let mut value = values(std::slice::from_ref(&task)).remove(0);
-        value["events"] = json!(events);
-        output::json(&value);
+        output::json(&detail);
         return Ok(());
     }
-    let now = Utc::now().timestamp_millis();
     let optional = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     for (name, value) in [
         ("task", task.task_id.to_string()),
         ("job", format!("{}, stage {}, unit {}", task.job_id, task.stage, task.unit)),
         ("type", task.task_type.clone()),
         ("state", task.state.to_string()),
-        ("waiting", optional(waiting(&task, now))),
+        ("waiting", optional(task_waits_for(&task))),
         ("queue", format!("{} ({})", task.queue, task.route_reason)),
         ("attempt", format!("{} of {}", task.attempt, task.max_retries + 1)),
         ("worker", optional(task.worker.clone())),
@@ -73,7 +69,7 @@ async fn show(store: &dyn Store, task: &str, json: bool) -> Result<(), ErrorInfo
     ] {
         output::line(&format!("{name:10} {value}"));
     }
-    print_events(&events);
+    print_events(&detail.events);
     Ok(())
 }
 
@@ -89,55 +85,12 @@ async fn cancel(platform: &Platform, task: &str, json: bool) -> Result<(), Error
     Ok(())
 }
 
-/// The one task whose id begins with `prefix`.
-///
-/// # Errors
-/// `TASK_NOT_FOUND` where there is none, or more than one.
-async fn find_task(store: &dyn Store, prefix: &str) -> Result<Task, ErrorInfo> {
-    let mut tasks = store.tasks_by_prefix(prefix, 2).await.map_err(|error| error.info())?;
-    let wrong = |message: String| Err(ErrorInfo::permanent(codes::TASK_NOT_FOUND, message));
-    let shown = prefix.escape_debug();
-    match (tasks.pop(), tasks.pop()) {
-        (Some(task), None) if !prefix.is_empty() => Ok(task),
-        (None, _) => wrong(format!("there is no task '{shown}'")),
-        _ => wrong(format!("more than one task begins with '{shown}'")),
-    }
-}
-
-/// Tasks for programs, each with what it waits for.
-pub(crate) fn values(tasks: &[Task]) -> Vec<Value> {
-    let value = |task: &Task| {
-        let mut value = json!(task);
-        value["waiting"] = json!(waiting(task, Utc::now().timestamp_millis()));
-        value
-    };
-    tasks.iter().map(value).collect()
-}
-
-/// Why a task that is not over does not run; none where it runs.
-fn waiting(task: &Task, now: i64) -> Option<String> {
-    let code = || task.error.as_ref().map_or("an error", |error| error.code.as_str());
-    match task.state {
-        TaskState::Pending => Some("its message is about to be sent".into()),
-        TaskState::Queued => Some(format!("a free slot on {}, or its plugin", task.queue)),
-        TaskState::PendingRetry => {
-            Some(format!("its next attempt at {}, after {}", output::time(Some(task.not_before)), code()))
-        }
-        TaskState::Processing if task.lease_until < now => {
-            let worker = task.worker.as_deref().unwrap_or("its worker");
-            Some(format!("another worker: {worker} does not answer"))
-        }
-        _ => None,
-    }
-}
-
 /// Prints tasks as a table.
 pub(crate) fn print(tasks: &[Task]) {
     let heading =
         ["TASK", "STAGE", "TYPE", "UNIT", "STATE", "ATTEMPT", "QUEUE", "ROUTED BY", "WAITS FOR", "ERROR"]
             .map(str::to_owned)
             .to_vec();
-    let now = Utc::now().timestamp_millis();
     let row = |task: &Task| {
         vec![
             task.task_id.short().to_owned(),
@@ -148,7 +101,7 @@ pub(crate) fn print(tasks: &[Task]) {
             format!("{}/{}", task.attempt, task.max_retries + 1),
             task.queue.clone(),
             task.route_reason.clone(),
-            waiting(task, now).unwrap_or_default(),
+            task_waits_for(task).unwrap_or_default(),
             task.error.as_ref().map_or_else(String::new, ToString::to_string),
         ]
     };

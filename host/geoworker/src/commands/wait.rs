@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use geoworker_machine::{ErrorInfo, JobId, JobState, codes};
 use geoworker_store::records::{Job, Stage, Task};
-use geoworker_worker::Platform;
+use geoworker_worker::{JobStatus, Platform};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
 
 use crate::exit::{NEGATIVE, OK};
 use crate::output;
@@ -82,7 +81,7 @@ pub(crate) async fn print_end(platform: &Platform, job: &Job, json: bool) -> Res
     let good = matches!(job.state, JobState::Completed | JobState::CompletedWithErrors);
     let code = if good { OK } else { NEGATIVE };
     if json {
-        output::json(&summary(job, &stages));
+        output::json(&JobStatus::new(job.clone(), stages, None));
         return Ok(code);
     }
     output::line(&format!("job {} {} after {}", job.job_id.short(), job.state, output::span(duration(job))));
@@ -110,12 +109,4 @@ pub(crate) async fn print_end(platform: &Platform, job: &Job, json: bool) -> Res
 
 fn duration(job: &Job) -> i64 {
     job.ended_at.map_or(0, |ended| ended - job.created_at)
-}
-
-/// A job with its stages, for programs.
-pub(crate) fn summary(job: &Job, stages: &[Stage]) -> Value {
-    let mut value = json!(job);
-    value["stages"] = json!(stages);
-    value["duration_ms"] = json!(duration(job));
-    value
 }
