@@ -23,6 +23,16 @@ macro_rules! codes {
 codes! {
     CONFIG_INVALID: "A setting is missing, contradictory or has an invalid value.", "Correct every setting that the message names, then start again.";
     CONFIG_BACKEND_UNAVAILABLE: "The settings ask for a backend that this build does not contain.", "Unset the variables that the message names to run on the embedded default.";
+    HTTP_BIND: "The address for HTTP cannot be listened on.", "Free it, or set GEOWORKER_HTTP to another one; port 0 takes any that is free, `off` none.";
+    HTTP_ROUTE_UNKNOWN: "There is nothing at this address.", "GET /api/openapi.json tells what there is; modes without the job API serve only /livez, /readyz, /health and /metrics.";
+    HTTP_METHOD: "This address does not take this method.", "Use one that the header `Allow` names.";
+    HTTP_REQUEST_INVALID: "The request cannot be read.", "Send a JSON object with the content type application/json, and only query parameters that GET /api/openapi.json names.";
+    HTTP_BODY_TOO_LARGE: "The request's body is too large.", "Send at most what GET /api/limits names; rasters go into a zone, not into a request.";
+    HTTP_UNAUTHORIZED: "The bearer token is missing or wrong.", "Send `Authorization: Bearer TOKEN` with the value of GEOWORKER_API_TOKEN.";
+    HTTP_FORBIDDEN: "The request comes by a foreign name or from a foreign web page.", "Use 127.0.0.1 or localhost, or set GEOWORKER_API_TOKEN.";
+    HTTP_RATE_LIMITED: "Too many requests.", "Try again after the time in the header `Retry-After`.";
+    HTTP_TIMEOUT: "The request took too long.", "Try again; if it lasts, look at the database.";
+    STARTING: "The server does not have its database yet.", "Try again; /readyz tells when it is ready.";
     DATA_DIR_IN_USE: "Another server already runs on this data directory.", "Stop it, submit to it (`geoworker submit`), or give this one another --data-dir.";
     DATA_DIR_UNUSABLE: "The data directory cannot be created or written.", "Check its permissions and the free space, or give another --data-dir.";
     DATABASE_UNAVAILABLE: "The database did not answer or refused a statement.", "The platform retries. If it lasts, check the disk and the data directory's permissions.";
