@@ -23,7 +23,8 @@ class Geoworker:
         self.data = folder / "data"
         plain = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         self.servers = []
-        self.environment = plain | {"GEOWORKER_PLUGINS": str(ROOT / "plugins/dist")} | environment
+        usual = {"GEOWORKER_PLUGINS": str(ROOT / "plugins/dist"), "GEOWORKER_HTTP": "127.0.0.1:0"}
+        self.environment = plain | usual | environment
 
     def command(self, *arguments):
         return [str(BINARY), "--data-dir", str(self.data), *map(str, arguments)]
@@ -62,7 +63,7 @@ class Geoworker:
         files = self.zone("silver").rglob("*")
         return sorted(str(f.relative_to(self.zone("silver"))) for f in files if f.is_file() and ".staging" not in f.parts)
 
-    def serve(self, log=None):
+    def serve(self, log=None, ready=True):
         """Starts a server and waits until it serves: a signal before that would find nobody who listens."""
         log = pathlib.Path(log or self.folder / "server.log")
         before = log.stat().st_size if log.exists() else 0
@@ -72,10 +73,16 @@ class Geoworker:
             )
         self.servers.append(server)
         end = time.monotonic() + 60
-        while b"serves" not in log.read_bytes()[before:] and server.poll() is None:
+        while ready and b"serves" not in log.read_bytes()[before:] and server.poll() is None:
             assert time.monotonic() < end, "the server does not come up"
             time.sleep(0.02)
         return server
+
+    def http(self, log=None):
+        """Address that the server on this log said last; none where it does not listen."""
+        lines = pathlib.Path(log or self.folder / "server.log").read_text().splitlines()
+        started = [json.loads(line) for line in lines if " serves" in line]
+        return started[-1].get("http")
 
     def stop(self):
         """Kills what a failed test left running."""

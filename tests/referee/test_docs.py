@@ -44,7 +44,8 @@ def test_the_documented_limits_are_accepted(make_geoworker, tmp_path):
 
 
 def test_every_setting_is_documented():
-    code = (ROOT / "host/geoworker/src/config.rs").read_text().split("#[cfg(test)]")[0]
+    files = [ROOT / "host/geoworker/src" / name for name in ("config.rs", "http_config.rs")]
+    code = "".join(file.read_text().split("#[cfg(test)]")[0] for file in files)
     names = set(re.findall(r'"((?:GEOWORKER|RASTER|SERVICE_BUS|LOG|APP|LONG)_[A-Z_]+)"', code)) - {"SERVICE_BUS_NAMESPACE"}
     text = (ROOT / "docs/operators.md").read_text()
     assert not [name for name in sorted(names) if f"`{name}`" not in text]

@@ -35,11 +35,15 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the server: poll queues, run tasks, advance jobs. Ctrl-C ends it in order, twice at once.
+    /// Run the server: poll queues, run tasks, advance jobs, serve HTTP. Ctrl-C ends it in order, twice at once.
     #[command(after_help = "Examples:
   APP_MODE=standalone geoworker serve --data-dir /srv/geoworker
   POSTGRES_HOST=db POSTGRES_USER=geo POSTGRES_DATABASE=geo APP_MODE=worker_docker geoworker serve
-  geoworker serve --once            # one task, or none where none comes: for scaling by jobs")]
+  geoworker serve --once            # one task, or none where none comes: for scaling by jobs
+  GEOWORKER_HTTP=0.0.0.0:8080 GEOWORKER_API_TOKEN=… geoworker serve
+
+HTTP: job API (by mode), /livez, /readyz, /health, /metrics on GEOWORKER_HTTP [default: 127.0.0.1:8080, or a free
+port where that is taken; off: none]. Beyond loopback the job API wants GEOWORKER_API_TOKEN.")]
     Serve(ServeArgs),
     /// Submit a job to the server on this data directory.
     #[command(after_help = "Examples:

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use geoworker_api::HttpSettings;
 use geoworker_machine::routing::{DEFAULT_SIZE_THRESHOLD_MB, QueueNames, Router};
 use geoworker_machine::{AppMode, ErrorInfo, RetryPolicy, codes};
 use geoworker_store::PostgresSettings;
@@ -10,6 +11,7 @@ use geoworker_worker::{Slots, WorkerSettings};
 use serde_json::{Value, json};
 
 use crate::cli::Cli;
+use crate::http_config;
 use crate::logging::LogSettings;
 
 /// Memory of a native operation where nothing is set, in MiB.
@@ -24,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) log: LogSettings,
     pub(crate) worker: WorkerSettings,
     pub(crate) backend: Backend,
+    pub(crate) http: Option<HttpSettings>,
 }
 
 /// Where truth and transport are.
@@ -70,12 +73,13 @@ impl Config {
             app_name: worker.app_name.clone(),
         };
         let backend = reader.backend(mode);
+        let http = http_config::read(mode, source, &mut reader.problems);
         if !reader.problems.is_empty() {
             return Err(ErrorInfo::permanent(codes::CONFIG_INVALID, reader.problems.join("; ")));
         }
         check_available(source)?;
         let limits_file = source.get("GEOWORKER_LIMITS").map(PathBuf::from);
-        Ok(Self { data_dir, plugins, limits_file, log, worker, backend })
+        Ok(Self { data_dir, plugins, limits_file, log, worker, backend, http })
     }
 
     /// For `config show`. There are no secrets in the embedded default; those of the environment are redacted.
@@ -110,6 +114,7 @@ impl Config {
             "native_disk_mb": worker.native_disk_bytes >> 20,
             "native_threads": worker.native_threads,
             "log_level": self.log.level,
+            "http": http_config::to_json(self.http.as_ref()),
             "ServiceBusConnection": redacted("ServiceBusConnection"),
             "POSTGRES_PASSWORD": redacted("POSTGRES_PASSWORD")
         })

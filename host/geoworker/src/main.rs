@@ -6,6 +6,7 @@ mod config;
 mod confine;
 mod context;
 mod exit;
+mod http_config;
 mod logging;
 mod output;
 mod server_lock;

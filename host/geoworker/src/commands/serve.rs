@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use geoworker_api::Server;
 use geoworker_machine::{ErrorInfo, RetryClass, codes};
 use geoworker_worker::Shutdown;
 
@@ -25,10 +26,15 @@ pub(crate) async fn run(config: &Config, args: &ServeArgs) -> Outcome {
     let embedded = matches!(config.backend, Backend::Embedded);
     config.worker.exclusive = embedded;
     let _lock = embedded.then(|| ServerLock::take(&config.data_dir)).transpose()?;
+    let shutdown = Shutdown::default();
+    let http = listen(&config, &shutdown).await?;
     let context = tokio::select! {
         context = open_patiently(&config) => context?,
         () = signals.next() => return Err(interrupted()),
     };
+    if let Some(http) = &http {
+        http.attach(context.platform.clone());
+    }
     let mode = config.worker.mode;
     let failed = context.platform.registry.reports().iter().filter(|report| report.error.is_some()).count();
     tracing::info!(
@@ -36,10 +42,10 @@ pub(crate) async fn run(config: &Config, args: &ServeArgs) -> Outcome {
         properties = ?mode.properties(),
         data_dir = %config.data_dir.display(),
         plugins_failed = failed,
+        http = http.as_ref().map(|http| http.address().to_string()),
         "geoworker {} serves",
         env!("CARGO_PKG_VERSION")
     );
-    let shutdown = Shutdown::default();
     let mut server = tokio::spawn(geoworker_worker::run(context.platform.clone(), shutdown.clone()));
     let ended = tokio::select! {
         ended = &mut server => ended,
@@ -56,6 +62,10 @@ pub(crate) async fn run(config: &Config, args: &ServeArgs) -> Outcome {
             }
         }
     };
+    // Probes answer until nothing runs any more.
+    if let Some(http) = http {
+        http.end().await;
+    }
     context.close().await;
     match ended {
         Ok(result) => result?,
@@ -65,6 +75,12 @@ pub(crate) async fn run(config: &Config, args: &ServeArgs) -> Outcome {
     }
     tracing::info!("stopped");
     Ok(OK)
+}
+
+/// Probes answer before the database does.
+async fn listen(config: &Config, shutdown: &Shutdown) -> Result<Option<Server>, ErrorInfo> {
+    let Some(settings) = config.http.clone() else { return Ok(None) };
+    Server::start(settings, config.worker.mode, shutdown.stop.clone()).await.map(Some)
 }
 
 /// Waits for a database that does not answer (R18).
