@@ -10,6 +10,7 @@ import socket
 import jsonschema
 import pytest
 
+from conftest import ROOT
 from helpers import FAST, until
 from test_durability import encoding, slow, submit_slow  # noqa: F401  (slow is a fixture)
 
@@ -70,8 +71,11 @@ class Client:
 
 
 def client_of(geoworker, **headers):
+    """A client of a new server that can claim and run tasks."""
     geoworker.serve()
-    return Client(geoworker.http(), **headers)
+    client = Client(geoworker.http(), **headers)
+    until(lambda: client.ask("GET", "/readyz").status == 200, what="readiness")
+    return client
 
 
 @pytest.fixture
@@ -106,10 +110,13 @@ def test_a_job_from_submission_to_result(client):
     client.post(f"/api/tasks/{tasks[0]['task_id']}/cancel").problem(409, "TASK_OVER")
 
 
-def test_failed_tasks_are_retried_in_a_new_run(client):
-    job = client.submit("hello_world", n=2, failure_rate=1)["job_id"]
+def test_failed_tasks_are_retried_in_a_new_run(make_geoworker):
+    geoworker = make_geoworker(**FAST)
+    name = geoworker.put(ROOT / "README.md", "scene.tif")
+    client = client_of(geoworker)
+    job = client.submit("process_raster", container_name="in", blob_name=name)["job_id"]
     failed = client.get(f"/api/jobs/{client.finished(job)['job_id']}/tasks?state=failed").json["tasks"]
-    assert failed and failed[0]["error"]["code"]
+    assert failed[0]["error"]["code"] == "FILE_UNREADABLE"
     for path in (f"/api/jobs/{job}/retry", f"/api/tasks/{failed[0]['task_id']}/retry"):
         answer = client.post(path)
         assert answer.status == 202, answer.text

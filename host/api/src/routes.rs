@@ -13,7 +13,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::problem::{Problem, Problems};
+use crate::problem::{Problem, ProblemDocument, Problems};
 use crate::settings::BODY_BYTES;
 use crate::state::Api;
 use crate::{guard, jobs, probes, tasks, types};
@@ -22,6 +22,7 @@ use crate::{guard, jobs, probes, tasks, types};
 #[derive(OpenApi)]
 #[openapi(
     info(title = "geoworker", description = "Jobs over rasters. Times are milliseconds since 1970 UTC; problems are RFC 9457 documents."),
+    components(schemas(ProblemDocument)),
     modifiers(&Bearer),
     security(("bearer" = []), ())
 )]
@@ -141,6 +142,10 @@ mod tests {
             }
         }
         assert_eq!(served, 21);
+        let text = document.to_string();
+        for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(document.pointer(reference).is_some(), "{reference} leads nowhere");
+        }
     }
 
     #[tokio::test]
