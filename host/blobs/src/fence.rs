@@ -1,8 +1,9 @@
 //! Fences: a worker that lost its lease while it was asleep must not publish over what its successor published.
 //!
-//! Each target has a small file that names the last attempt that published there. It is locked while a publication
+//! In folders, each target has a small file that names the last attempt that published there. It is locked while a publication
 //! compares and renames, so that of two attempts the later one always wins, in whatever order they arrive: of one task by
 //! their epochs, of two tasks (a new run of a job takes the place of one that was given up) by when they were claimed.
+//! In Azure the blob itself says who published it (`azure/commit.rs`).
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -34,14 +35,17 @@ pub struct Fence {
 }
 
 impl Fence {
-    /// Whether a later attempt was here, by what the last one left.
-    fn is_behind(&self, last: &str) -> bool {
-        // From the end: nothing is known of owners.
-        let mut parts = last.rsplitn(3, ' ');
-        let mut number = || parts.next().and_then(|part| part.parse::<i64>().ok()).unwrap_or(i64::MIN);
+    /// Whether a later attempt was here, by who was here last.
+    pub(crate) fn is_behind(&self, last: &Self) -> bool {
+        if last.owner == self.owner { last.epoch > self.epoch } else { last.claimed_at > self.claimed_at }
+    }
+
+    /// What a fence file says: owner, epoch, time. From the end: nothing is known of owners.
+    fn parse(text: &str) -> Self {
+        let mut parts = text.rsplitn(3, ' ');
+        let mut number = || parts.next().and_then(|part| part.parse().ok()).unwrap_or(i64::MIN);
         let (claimed_at, epoch) = (number(), number());
-        let owner = parts.next().unwrap_or_default();
-        if owner == self.owner { epoch > self.epoch } else { claimed_at > self.claimed_at }
+        Self { owner: parts.next().unwrap_or_default().to_owned(), epoch, claimed_at }
     }
 }
 
@@ -62,7 +66,7 @@ pub(crate) fn enter(folder: &Path, target: &BlobRef, fence: &Fence) -> Result<En
     let mut file = wait_for(&folder.join(name))?;
     let mut last = String::new();
     file.read_to_string(&mut last)?;
-    if fence.is_behind(&last) {
+    if fence.is_behind(&Fence::parse(&last)) {
         return Err(BlobError::Fenced);
     }
     file.rewind()?;

@@ -17,7 +17,7 @@ use crate::fence::{self, Fence};
 use crate::name::{BlobRef, check_container};
 use crate::owned::OwnedFolder;
 use crate::staged::Staged;
-use crate::zones::{BlobFacts, Source, Zones};
+use crate::zones::{BlobFacts, Output, Source, Zones};
 
 /// Folder within a zone for what is not visible yet. No blob name can begin with a dot.
 const STAGING: &str = ".staging";
@@ -237,11 +237,15 @@ impl Zones for FolderZones {
         self.native_path(blob).map(Source::File)
     }
 
-    async fn stage(&self, target: &BlobRef) -> Result<Staged, BlobError> {
-        self.stage(target)
+    async fn create(&self, target: &BlobRef) -> Result<Output, BlobError> {
+        self.stage(target).map(Output::File)
     }
 
-    async fn publish(&self, staged: Staged, fence: Option<&Fence>) -> Result<BlobFacts, BlobError> {
+    async fn publish(&self, output: Output, fence: Option<&Fence>) -> Result<BlobFacts, BlobError> {
+        let staged = match output {
+            Output::File(staged) => staged,
+            Output::Object(upload) => return upload.publish(fence).await,
+        };
         let (zones, fence) = (self.clone(), fence.cloned());
         blocking(move || zones.publish(&staged, fence.as_ref())).await
     }
@@ -263,7 +267,7 @@ impl Zones for FolderZones {
             // Into the system's memory: it is the publication that waits for the disk.
             io::Write::write_all(&mut file, &buffer[..count])?;
         }
-        Zones::publish(self, staged, fence).await
+        Zones::publish(self, Output::File(staged), fence).await
     }
 
     async fn copy(
@@ -436,5 +440,11 @@ mod tests {
         drop(zones);
         let staging = folder.path().join("silver").join(STAGING);
         assert_eq!(std::fs::read_dir(staging).expect("lists").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn folders_conform() {
+        let folder = tempfile::tempdir().expect("a folder");
+        crate::conformance::run(&zones(folder.path()), &zones(folder.path())).await;
     }
 }

@@ -32,6 +32,19 @@ pub trait Zones: Send + Sync + fmt::Debug {
     /// Names of the zones.
     fn names(&self) -> Vec<String>;
 
+    /// Whether they are elsewhere, and may be away while this machine is well.
+    fn are_remote(&self) -> bool {
+        false
+    }
+
+    /// Asks whether they answer.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`] where one does not.
+    async fn reach(&self) -> Result<(), BlobError> {
+        Ok(())
+    }
+
     /// Facts of a blob.
     ///
     /// # Errors
@@ -62,18 +75,18 @@ pub trait Zones: Send + Sync + fmt::Debug {
     /// When the name is not valid or there is no such blob.
     async fn open(&self, blob: &BlobRef) -> Result<Source, BlobError>;
 
-    /// Prepares a local file that will become `target`.
+    /// Prepares what will become `target`.
     ///
     /// # Errors
-    /// When the name is not valid, or the file's folder cannot be created.
-    async fn stage(&self, target: &BlobRef) -> Result<Staged, BlobError>;
+    /// When the name is not valid, or there is no room for it.
+    async fn create(&self, target: &BlobRef) -> Result<Output, BlobError>;
 
-    /// Makes a staged file visible under its name at once and whole, replacing what was there. `fence` says for which
-    /// attempt; none is a person's command.
+    /// Makes an output visible under its name at once and whole, replacing what was there. `fence` says for which attempt;
+    /// none is a person's command.
     ///
     /// # Errors
-    /// When the file is not there or cannot be published, or a later attempt has published; it is removed then.
-    async fn publish(&self, staged: Staged, fence: Option<&Fence>) -> Result<BlobFacts, BlobError>;
+    /// When it is not whole or cannot be published, or a later attempt has published; it is removed then.
+    async fn publish(&self, output: Output, fence: Option<&Fence>) -> Result<BlobFacts, BlobError>;
 
     /// Writes a blob at once and whole; `fence` as for [`Self::publish`].
     ///
@@ -121,4 +134,35 @@ pub trait Object: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the storage does not answer or the blob has changed.
     async fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>, BlobError>;
+}
+
+/// What will become a blob. What is dropped unpublished is removed, at once or by the next [`Zones::sweep`].
+#[derive(Debug)]
+pub enum Output {
+    /// A file of this machine.
+    File(Staged),
+    /// Something that is uploaded in blocks.
+    Object(Arc<dyn Upload>),
+}
+
+/// An output that is no file of this machine.
+#[async_trait]
+pub trait Upload: Send + Sync + fmt::Debug {
+    /// Uploads a block under a number of the caller's; blocks come in any order and side by side.
+    ///
+    /// # Errors
+    /// When the storage does not answer or is full.
+    async fn block(&self, number: u32, bytes: Vec<u8>) -> Result<(), BlobError>;
+
+    /// The output is its blocks in this order. It can be read from now on, and nobody else sees it before it is published.
+    ///
+    /// # Errors
+    /// When the storage does not answer or lacks a block.
+    async fn seal(&self, order: &[u32]) -> Result<Arc<dyn Object>, BlobError>;
+
+    /// Makes the sealed output visible under its name: see [`Zones::publish`].
+    ///
+    /// # Errors
+    /// As for [`Zones::publish`].
+    async fn publish(&self, fence: Option<&Fence>) -> Result<BlobFacts, BlobError>;
 }
