@@ -104,7 +104,7 @@ mod tests {
             },
             memory_bytes: 0,
             plan: Plan::lean(),
-            object: None,
+            source: None,
             scratch: folder.join("scratch"),
         }
     }

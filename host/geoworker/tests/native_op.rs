@@ -2,21 +2,22 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::DateTime;
-use geoworker_blobs::{BlobError, BlobFacts, BlobRef, Object};
+use geoworker_blobs::{BlobError, BlobFacts, BlobRef, Fence, Object, Upload};
 use geoworker_machine::{RetryClass, codes};
 use geoworker_raster::estimate::Plan;
-use geoworker_raster::model::CogOptions;
+use geoworker_raster::model::{CogOptions, Engine};
 use geoworker_raster::native::{GO, NativeLine, NativeRequest, Operation};
-use geoworker_raster::{OBJECT_PATH, ObjectFacts};
-use geoworker_worker::{Admission, Assignment, Native, NativeFailure, RemoteSource, WorkerSettings};
+use geoworker_raster::{OUTPUT_OBJECT, SOURCE_OBJECT};
+use geoworker_worker::{Admission, Assignment, Native, NativeFailure, Objects, WorkerSettings};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -61,7 +62,7 @@ fn statistics(source: &Path, scratch: &Path, meanwhile: impl FnOnce()) -> (Nativ
         operation: Operation::Statistics { source: source.to_owned(), max_pixels: 0 },
         memory_bytes: 1 << 30,
         plan: Plan::lean(),
-        object: None,
+        source: None,
         scratch: scratch.to_owned(),
     };
     let mut child = Command::new(env!("CARGO_BIN_EXE_geoworker"))
@@ -123,7 +124,7 @@ fn landlock_offered() -> bool {
         operation: Operation::ValidateCog { source: "/nowhere".into() },
         memory_bytes: 0,
         plan: Plan::lean(),
-        object: None,
+        source: None,
         scratch: "/nowhere".into(),
     };
     let text = serde_json::to_string(&request).expect("serialises");
@@ -158,10 +159,18 @@ impl Object for InMemory {
     }
 }
 
+fn in_memory(bytes: Vec<u8>, breaks_at: u64) -> Arc<dyn Object> {
+    let blob = BlobRef::new("bronze", "in", "x.tif");
+    let (size_bytes, last_modified) = (bytes.len() as u64, DateTime::UNIX_EPOCH);
+    let facts = BlobFacts { blob, size_bytes, last_modified, etag: "1".into() };
+    Arc::new(InMemory { facts, bytes, breaks_at })
+}
+
 /// Runs an operation on an object that breaks off at `breaks_at`.
 async fn on_object(
     folder: &Path,
     breaks_at: u64,
+    output: Option<Arc<dyn Upload>>,
     operation: impl FnOnce(PathBuf) -> Operation,
 ) -> Result<Value, NativeFailure> {
     let settings = WorkerSettings {
@@ -169,14 +178,10 @@ async fn on_object(
         ..WorkerSettings::default()
     };
     let native = Native::new(&settings, Arc::new(Admission::new(4 << 30)));
-    let bytes = tiff();
-    let blob = BlobRef::new("bronze", "in", "x.tif");
-    let (size_bytes, last_modified) = (bytes.len() as u64, DateTime::UNIX_EPOCH);
-    let facts = BlobFacts { blob, size_bytes, last_modified, etag: "1".into() };
-    let object = Arc::new(InMemory { facts, bytes, breaks_at });
+    let object = in_memory(tiff(), breaks_at);
     let assignment = Assignment {
-        operation: operation(OBJECT_PATH.into()),
-        object: Some(RemoteSource { object, facts: ObjectFacts { size_bytes, last_modified } }),
+        operation: operation(SOURCE_OBJECT.into()),
+        objects: Objects { source: Some(object), output },
         scratch: folder.to_owned(),
         limit: Duration::from_secs(60),
         lean: false,
@@ -189,24 +194,19 @@ async fn on_object(
 async fn an_object_is_read_through_the_supervisor() {
     let folder = tempfile::tempdir().expect("a folder");
     let statistics = |source| Operation::Statistics { source, max_pixels: 0 };
-    let answer = on_object(folder.path(), u64::MAX, statistics).await.expect("answers");
+    let answer = on_object(folder.path(), u64::MAX, None, statistics).await.expect("answers");
     assert_eq!(answer[0]["maximum"], 63.0);
     let inspect = |source| Operation::Inspect { source, input_crs: None };
-    let info = on_object(folder.path(), u64::MAX, inspect).await.expect("answers");
+    let info = on_object(folder.path(), u64::MAX, None, inspect).await.expect("answers");
     assert_eq!(
         (&info["size_bytes"], &info["last_modified"]),
         (&json!(tiff().len()), &json!("1970-01-01T00:00:00Z"))
     );
     let target = folder.path().join("cog.tif");
-    let options: CogOptions = serde_json::from_value(json!({
-        "compression": "deflate", "predictor": "none", "block_size": 512,
-        "overview_resampling": "average", "resampling": "bilinear"
-    }))
-    .expect("are options");
-    let cog = |source| Operation::CreateCog { source, target: target.clone(), options };
-    let report = on_object(folder.path(), u64::MAX, cog).await.expect("answers");
+    let cog = |source| Operation::CreateCog { source, target, options: options() };
+    let report = on_object(folder.path(), u64::MAX, None, cog).await.expect("answers");
     assert_eq!(report["pixels_verified"], true);
-    let valid = on_object(folder.path(), u64::MAX, |source| Operation::ValidateCog { source }).await;
+    let valid = on_object(folder.path(), u64::MAX, None, |source| Operation::ValidateCog { source }).await;
     assert!(valid.expect("answers")["valid"].is_boolean());
 }
 
@@ -215,16 +215,90 @@ async fn an_object_is_read_through_the_supervisor() {
 async fn a_storage_that_goes_away_is_no_bad_file() {
     let folder = tempfile::tempdir().expect("a folder");
     for (breaks_at, operation) in [
-        (0, Operation::Statistics { source: OBJECT_PATH.into(), max_pixels: 0 }),
-        (0, Operation::ValidateCog { source: OBJECT_PATH.into() }),
-        (0, Operation::Inspect { source: OBJECT_PATH.into(), input_crs: None }),
+        (0, Operation::Statistics { source: SOURCE_OBJECT.into(), max_pixels: 0 }),
+        (0, Operation::ValidateCog { source: SOURCE_OBJECT.into() }),
+        (0, Operation::Inspect { source: SOURCE_OBJECT.into(), input_crs: None }),
     ] {
-        let failure = on_object(folder.path(), breaks_at, |_| operation).await.expect_err("fails");
+        let failure = on_object(folder.path(), breaks_at, None, |_| operation).await.expect_err("fails");
         let NativeFailure::Failed(error) = failure else { panic!("{failure:?}") };
         assert_eq!(
             (error.code.as_str(), error.class),
-            (codes::BLOB_STORAGE, RetryClass::Transient),
+            (codes::BLOB_STORAGE_UNAVAILABLE, RetryClass::Transient),
             "{error}"
         );
     }
+}
+
+fn options() -> CogOptions {
+    let options = json!({
+        "compression": "deflate", "predictor": "none", "block_size": 512,
+        "overview_resampling": "average", "resampling": "bilinear"
+    });
+    serde_json::from_value(options).expect("are options")
+}
+
+/// An output in memory.
+#[derive(Debug, Default)]
+struct Blocks {
+    blocks: Mutex<BTreeMap<u32, Vec<u8>>>,
+    whole: Mutex<Vec<u8>>,
+    broken: bool,
+}
+
+#[async_trait]
+impl Upload for Blocks {
+    async fn block(&self, number: u32, bytes: Vec<u8>) -> Result<(), BlobError> {
+        if self.broken {
+            return Err(BlobError::Full);
+        }
+        self.blocks.lock().expect("is whole").insert(number, bytes);
+        Ok(())
+    }
+
+    async fn seal(&self, order: &[u32]) -> Result<Arc<dyn Object>, BlobError> {
+        let blocks = self.blocks.lock().expect("is whole");
+        let bytes: Vec<u8> = order.iter().flat_map(|number| blocks[number].clone()).collect();
+        *self.whole.lock().expect("is whole") = bytes.clone();
+        Ok(in_memory(bytes, u64::MAX))
+    }
+
+    async fn publish(&self, _: Option<&Fence>) -> Result<BlobFacts, BlobError> {
+        Err(BlobError::Busy)
+    }
+}
+
+/// R22, B7: a COG goes to an object in blocks, by either engine, and is verified there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cog_is_written_to_an_object() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for engine in [Engine::Native, Engine::Gdal] {
+        let options = CogOptions { engine, ..options() };
+        let file = folder.path().join("cog.tif");
+        let cog = |source| Operation::CreateCog { source, target: file.clone(), options: options.clone() };
+        let expected = on_object(folder.path(), u64::MAX, None, cog).await.expect("answers");
+        let output = Arc::new(Blocks::default());
+        let cog = |source| Operation::CreateCog { source, target: OUTPUT_OBJECT.into(), options };
+        let report = on_object(folder.path(), u64::MAX, Some(output.clone()), cog).await.expect("answers");
+        assert_eq!(report["pixels_verified"], true);
+        let whole = output.whole.lock().expect("is whole").clone();
+        assert_eq!(report["size_bytes"], json!(whole.len()));
+        assert_eq!(report["pixel_sha256"], expected["pixel_sha256"]);
+        let written = std::fs::read(&file).expect("is there");
+        // A file may have padding before the full resolution, where the file system inserts whole blocks; an object has none.
+        assert!(engine == Engine::Native || whole == written, "{engine:?}");
+        assert!(whole.len() <= written.len() && whole.starts_with(b"II*\0"), "{engine:?}");
+        std::fs::remove_file(file).expect("is there");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 0, "nothing is left in scratch");
+    }
+}
+
+/// A block that could not be stored is noticed, at the latest when the output is sealed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storage_that_takes_no_blocks_fails_the_operation() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Arc::new(Blocks { broken: true, ..Blocks::default() });
+    let cog = |source| Operation::CreateCog { source, target: OUTPUT_OBJECT.into(), options: options() };
+    let failure = on_object(folder.path(), u64::MAX, Some(output), cog).await.expect_err("fails");
+    let NativeFailure::Failed(error) = failure else { panic!("{failure:?}") };
+    assert_eq!((error.code.as_str(), error.class), (codes::DISK_FULL, RetryClass::Transient), "{error}");
 }

@@ -9,6 +9,7 @@ use crate::error::{RASTER_UNSUPPORTED, RasterError};
 use crate::estimate::Plan;
 use crate::inspect::inspect;
 use crate::model::{CogOptions, CogReport, Engine, RasterInfo};
+use crate::output::Output;
 use crate::source::{self, OpenSource};
 use crate::verify::{Depth, Expectation, hex, verify};
 use crate::{ffi, stream};
@@ -16,7 +17,7 @@ use crate::{ffi, stream};
 /// Share of the progress that encoding takes where all pixels are compared afterwards; verification takes the rest.
 const ENCODE_SHARE: f64 = 0.85;
 
-/// Encodes `source` as a COG at `target` (which must not be in use) and verifies the result.
+/// Encodes `source` as a COG at `target` (which must not be in use, or is [`crate::OUTPUT_OBJECT`]) and verifies the result.
 ///
 /// `plan` bounds threads and buffers. `progress` gets 0 to 1. On failure nothing is left at `target`.
 ///
@@ -60,7 +61,7 @@ fn encode_and_verify(
     let info = inspect(source_path, options.input_crs.as_deref())?;
     let encoding = encoding(&info, options)?;
     let warped = options.target_crs.is_some() && !has_crs(&info, options)?;
-    hide(target, "the output");
+    hide(&Output::at(target).place(), "the output");
     let started = Instant::now();
     let share = if options.verify_pixels { ENCODE_SHARE } else { 1.0 };
     let mut encoding_progress = |fraction: f64| progress(fraction * share);
@@ -161,7 +162,7 @@ impl Job<'_> {
     }
 
     fn stream(&self, prepared: stream::Prepared, progress: &mut dyn FnMut(f64)) -> Result<Made, RasterError> {
-        let made = stream::encode(prepared, self.target, progress)?;
+        let made = stream::encode(prepared, Output::at(self.target), progress)?;
         Ok(Made {
             engine: Engine::Native,
             reason: None,
@@ -187,7 +188,7 @@ impl Job<'_> {
         list.push(format!("NUM_THREADS={}", self.plan.threads));
         let source = OpenSource::open(self.path, self.options.input_crs.as_deref())?;
         take_messages();
-        let copy = ffi::create_copy("COG", source.dataset(), self.target, &list, progress)?;
-        ffi::close(copy)
+        Output::at(self.target)
+            .write(|path| ffi::close(ffi::create_copy("COG", source.dataset(), path, &list, progress)?))
     }
 }

@@ -14,6 +14,7 @@ use crate::error::RasterError;
 use crate::ffi::pixel_type;
 use crate::model::{CogOptions, Engine};
 use crate::native::Operation;
+use crate::object::OUTPUT_OBJECT;
 use crate::{object, source};
 
 const MIB: u64 = 1 << 20;
@@ -108,7 +109,16 @@ pub fn estimate(operation: &Operation, plan: &Plan) -> Result<Estimate, RasterEr
         Operation::Preview { source, max_edge, .. } => {
             Header::read(source)?.preview(u64::from(*max_edge), plan)
         }
-        Operation::CreateCog { source, options, .. } => Header::read(source)?.create_cog(options, plan),
+        Operation::CreateCog { source, options, target } => {
+            let estimate = Header::read(source)?.create_cog(options, plan);
+            let streams =
+                plan.streaming && options.engine != Engine::Gdal && !options.compression.starts_with("lerc");
+            if streams && target == Path::new(OUTPUT_OBJECT) {
+                // Only compressed overviews touch the disk.
+                return Ok(Estimate { disk_bytes: estimate.disk_bytes / 3, ..estimate });
+            }
+            estimate
+        }
     })
 }
 

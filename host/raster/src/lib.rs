@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod model;
 pub mod native;
 mod object;
+mod output;
 pub mod preview;
 mod source;
 pub mod statistics;
@@ -25,4 +26,4 @@ mod virtual_file;
 
 pub use environment::{configure, gdal_version};
 pub use error::RasterError;
-pub use object::{OBJECT_PATH, ObjectFacts, ReadAt, serve_object};
+pub use object::{OUTPUT_OBJECT, ObjectFacts, Remote, SOURCE_OBJECT, connect};

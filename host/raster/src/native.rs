@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::error::RasterError;
 use crate::estimate::{Estimate, Plan, estimate};
 use crate::model::CogOptions;
-use crate::object::{CACHED_BYTES, ObjectFacts};
+use crate::object::{CACHED_BYTES, OUTPUT_OBJECT, ObjectFacts};
 use crate::{cog, environment, inspect, preview, statistics, validate};
 
 /// Progress lines at most this often.
@@ -32,10 +32,18 @@ pub struct NativeRequest {
     pub memory_bytes: u64,
     /// Threads and buffers.
     pub plan: Plan,
-    /// The source, where it is an object that the supervisor reads.
-    pub object: Option<ObjectFacts>,
+    /// What is known of the source, where it is an object that the supervisor reads.
+    pub source: Option<ObjectFacts>,
     /// Folder for temporary files; removed by the supervisor.
     pub scratch: PathBuf,
+}
+
+impl NativeRequest {
+    /// Whether the supervisor reads or writes for it.
+    #[must_use]
+    pub fn has_objects(&self) -> bool {
+        self.source.is_some() || self.operation.target() == Some(Path::new(OUTPUT_OBJECT))
+    }
 }
 
 /// The work, with resolved paths.
@@ -73,7 +81,9 @@ pub fn serve(request: &NativeRequest, input: &mut dyn BufRead, out: &mut dyn Wri
     environment::configure(request.plan.cache_mib, request.memory_bytes, Some(&request.scratch));
     match estimate(&request.operation, &request.plan) {
         Ok(mut needs) => {
-            needs.memory_bytes += request.object.as_ref().map_or(0, |_| CACHED_BYTES);
+            if request.has_objects() {
+                needs.memory_bytes += CACHED_BYTES;
+            }
             line(out, &NativeLine::Needs(needs))?;
         }
         Err(error) => return line(out, &NativeLine::Failed(error)),

@@ -1,5 +1,5 @@
-//! A source that is no file: an object of a remote store. This process has neither credentials nor a network; whoever
-//! supervises it reads for it, in ranges. GDAL sees the object under [`OBJECT_PATH`].
+//! Sources and outputs that are no files: objects of a remote store. This process has neither credentials nor a network;
+//! whoever supervises it reads and writes for it. GDAL sees the objects in a virtual file system.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::RasterError;
 use crate::virtual_file;
 
-/// The path of the one object of a process. No file can have it: the file system knows no such folder.
-pub const OBJECT_PATH: &str = "/vsigeoworker/source";
+/// Path of a source that is an object. No file can have it: the file system knows no such folder.
+pub const SOURCE_OBJECT: &str = "/vsigeoworker/source";
+/// Path of an output that is an object.
+pub const OUTPUT_OBJECT: &str = "/vsigeoworker/output";
 
-/// What is known of an object before it is read.
+/// What is known of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectFacts {
     /// Bytes.
@@ -24,44 +26,57 @@ pub struct ObjectFacts {
     pub last_modified: DateTime<Utc>,
 }
 
-/// Reads ranges of an object.
-pub trait ReadAt: Send + Sync {
-    /// Fills `buffer` from `offset` on; answers how many bytes there were, fewer at the end only.
+/// Whoever reads and writes the objects of this process. A failure has the code and the class of the storage's.
+pub trait Remote: Send + Sync {
+    /// Fills `buffer` from `offset` of the source, or of the sealed output, on; answers how many bytes there were, fewer at
+    /// the end only.
     ///
     /// # Errors
-    /// Why they cannot be had: with the code and the class of the storage's failure.
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, RasterError>;
+    /// Why they cannot be had.
+    fn read(&self, output: bool, offset: u64, buffer: &mut [u8]) -> Result<usize, RasterError>;
+
+    /// Takes a block of the output. The answer may come before it is stored.
+    ///
+    /// # Errors
+    /// Why this one, or an earlier one, cannot be stored.
+    fn put(&self, number: u32, bytes: &[u8]) -> Result<(), RasterError>;
+
+    /// Makes the output of its blocks in this order. It can be read then, and nobody else sees it.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    fn seal(&self, order: &[u32]) -> Result<ObjectFacts, RasterError>;
 }
 
-/// Bytes that GDAL keeps of an object at most: an operation opens it up to three times.
-pub(crate) const CACHED_BYTES: u64 = 3 * virtual_file::CACHE_BYTES as u64;
-
-struct Object {
-    facts: ObjectFacts,
-    reader: Box<dyn ReadAt>,
-}
-
-static OBJECT: OnceLock<Object> = OnceLock::new();
+static REMOTE: OnceLock<Box<dyn Remote>> = OnceLock::new();
+static SOURCE: OnceLock<ObjectFacts> = OnceLock::new();
+static OUTPUT: OnceLock<ObjectFacts> = OnceLock::new();
 static FAILURE: Mutex<Option<RasterError>> = Mutex::new(None);
 
-/// Makes an object readable at [`OBJECT_PATH`], for GDAL and for this crate. Once in a process.
+/// Bytes that GDAL keeps of objects at most: an operation has up to three of them open.
+pub(crate) const CACHED_BYTES: u64 = 3 * virtual_file::CACHE_BYTES as u64;
+
+/// Lets this process read and write objects; `source` is known where the source is one. Once in a process.
 ///
 /// # Errors
 /// Where GDAL does not take the virtual file system.
-pub fn serve_object(facts: ObjectFacts, reader: Box<dyn ReadAt>) -> io::Result<()> {
-    let _ = OBJECT.set(Object { facts, reader });
+pub fn connect(remote: Box<dyn Remote>, source: Option<ObjectFacts>) -> io::Result<()> {
+    let _ = REMOTE.set(remote);
+    if let Some(facts) = source {
+        let _ = SOURCE.set(facts);
+    }
     virtual_file::install()
 }
 
-/// Why the object could not be read, where that is why GDAL failed. Taken once.
+/// Why an object could not be read or written, where that is why something else failed. Taken once.
 pub(crate) fn failure() -> Option<RasterError> {
     FAILURE.lock().ok().and_then(|mut failure| failure.take())
 }
 
-/// Reads the object. A failure is remembered, since GDAL has no words for it.
-pub(crate) fn read_at(offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-    let object = OBJECT.get().ok_or(io::ErrorKind::NotFound)?;
-    object.reader.read_at(offset, buffer).map_err(|error| {
+/// Asks for something. A failure is remembered, since neither GDAL nor [`io::Error`] has words for it.
+pub(crate) fn remote<T>(ask: impl FnOnce(&dyn Remote) -> Result<T, RasterError>) -> io::Result<T> {
+    let remote = REMOTE.get().ok_or(io::ErrorKind::NotConnected)?;
+    ask(&**remote).map_err(|error| {
         let said = io::Error::other(error.to_string());
         if let Ok(mut failure) = FAILURE.lock() {
             failure.get_or_insert(error);
@@ -70,35 +85,68 @@ pub(crate) fn read_at(offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     })
 }
 
-/// Bytes of the object, where there is one.
-pub(crate) fn size() -> Option<u64> {
-    OBJECT.get().map(|object| object.facts.size_bytes)
+/// Makes the output of its blocks; it can be read at [`OUTPUT_OBJECT`] then.
+pub(crate) fn seal(order: &[u32]) -> io::Result<u64> {
+    let facts = remote(|remote| remote.seal(order))?;
+    Ok(OUTPUT.get_or_init(|| facts).size_bytes)
 }
 
-/// Whether a path is the object's.
-pub(crate) fn is_object(path: &Path) -> bool {
-    OBJECT.get().is_some() && path == Path::new(OBJECT_PATH)
+/// An object that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Object {
+    Source,
+    Output,
 }
 
-/// Size and time of a source, file or object.
+impl Object {
+    /// The object at a path.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        let object = match path.to_str()? {
+            SOURCE_OBJECT => Self::Source,
+            OUTPUT_OBJECT => Self::Output,
+            _ => return None,
+        };
+        object.facts().map(|_| object)
+    }
+
+    pub(crate) fn facts(self) -> Option<&'static ObjectFacts> {
+        match self {
+            Self::Source => SOURCE.get(),
+            Self::Output => OUTPUT.get(),
+        }
+    }
+
+    pub(crate) fn size(self) -> u64 {
+        self.facts().map_or(0, |facts| facts.size_bytes)
+    }
+
+    pub(crate) fn read_at(self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        remote(|remote| remote.read(self == Self::Output, offset, buffer))
+    }
+}
+
+/// Size and time of a file or object.
 pub(crate) fn facts(path: &Path) -> io::Result<ObjectFacts> {
-    if is_object(path) {
-        return OBJECT.get().map(|object| object.facts.clone()).ok_or(io::ErrorKind::NotFound.into());
+    if let Some(facts) = Object::at(path).and_then(Object::facts) {
+        return Ok(facts.clone());
     }
     let metadata = std::fs::metadata(path)?;
     Ok(ObjectFacts { size_bytes: metadata.len(), last_modified: metadata.modified()?.into() })
 }
 
-/// The bytes of a source, file or object.
+/// The bytes of a file or object.
 pub(crate) enum Bytes {
     File(File),
-    /// Where the next bytes are read.
-    Object(u64),
+    /// With the place where the next bytes are read.
+    Object(Object, u64),
 }
 
 impl Bytes {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        if is_object(path) { Ok(Self::Object(0)) } else { File::open(path).map(Self::File) }
+        match Object::at(path) {
+            Some(object) => Ok(Self::Object(object, 0)),
+            None => File::open(path).map(Self::File),
+        }
     }
 }
 
@@ -106,8 +154,8 @@ impl Read for Bytes {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::File(file) => file.read(buffer),
-            Self::Object(position) => {
-                let count = read_at(*position, buffer)?;
+            Self::Object(object, position) => {
+                let count = object.read_at(*position, buffer)?;
                 *position += count as u64;
                 Ok(count)
             }
@@ -117,14 +165,14 @@ impl Read for Bytes {
 
 impl Seek for Bytes {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = match self {
+        let (object, position) = match self {
             Self::File(file) => return file.seek(to),
-            Self::Object(position) => position,
+            Self::Object(object, position) => (object, position),
         };
         let moved = match to {
             SeekFrom::Start(offset) => Some(offset),
             SeekFrom::Current(by) => position.checked_add_signed(by),
-            SeekFrom::End(by) => size().unwrap_or(0).checked_add_signed(by),
+            SeekFrom::End(by) => object.size().checked_add_signed(by),
         };
         *position = moved.ok_or(io::ErrorKind::InvalidInput)?;
         Ok(*position)

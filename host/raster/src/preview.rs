@@ -9,7 +9,8 @@ use crate::environment::{hide, take_messages};
 use crate::error::{FILE_UNREADABLE, GDAL_ERROR, RasterError};
 use crate::ffi;
 use crate::model::PreviewReport;
-use crate::source;
+use crate::output::Output;
+use crate::{object, source};
 
 /// Share of the values below and above the stretch.
 const TAIL: f64 = 0.02;
@@ -20,7 +21,8 @@ const TAIL: f64 = 0.02;
 /// `FILE_UNREADABLE` where pixels cannot be read, `GDAL_ERROR` or `DISK_FULL` where the picture cannot be written.
 pub fn preview(source_path: &Path, target: &Path, max_edge: u32) -> Result<PreviewReport, RasterError> {
     let dataset = source::open(source_path)?;
-    hide(target, "the preview");
+    let output = Output::at(target);
+    hide(&output.place(), "the preview");
     let (width, height) = dataset.raster_size();
     let scale = (f64::from(max_edge) / width.max(height) as f64).min(1.0);
     let edge = |n: usize| ((n as f64 * scale).round() as usize).max(1);
@@ -34,8 +36,8 @@ pub fn preview(source_path: &Path, target: &Path, max_edge: u32) -> Result<Previ
         band.write((0, 0), size, &mut Buffer::new(size, plane)).map_err(failed)?;
     }
     take_messages();
-    ffi::close(ffi::create_copy("PNG", &picture, target, &[], &mut |_| {})?)?;
-    let size_bytes = std::fs::metadata(target)?.len();
+    output.write(|path| ffi::close(ffi::create_copy("PNG", &picture, path, &[], &mut |_| {})?))?;
+    let size_bytes = object::facts(target)?.size_bytes;
     Ok(PreviewReport { size_bytes, width: size.0 as u32, height: size.1 as u32 })
 }
 

@@ -10,7 +10,7 @@ use gdal::{Dataset, DatasetOptions, DriverManager, GdalOpenFlags};
 use crate::environment::{INPUT_DRIVERS, hide, take_messages};
 use crate::error::{CRS_INVALID, FILE_EMPTY, FILE_UNREADABLE, GDAL_ERROR, RasterError};
 use crate::ffi;
-use crate::object::{self, Bytes};
+use crate::object::{self, Bytes, Object};
 
 /// Length of the CRS text that a person may give; anything longer is no authority code.
 const MAX_CRS_TEXT: usize = 64;
@@ -41,10 +41,10 @@ pub(crate) fn open(path: &Path) -> Result<Dataset, RasterError> {
     opened.map_err(|_| RasterError::gdal(FILE_UNREADABLE, "the file cannot be opened as a raster"))
 }
 
-/// An absolute path, so that no part of it can mean a virtual file system or a piece of another file to GDAL; or the object
+/// An absolute path, so that no part of it can mean a virtual file system or a piece of another file to GDAL; or an object
 /// that was given to this process.
 fn plain_path(path: &Path) -> Result<PathBuf, RasterError> {
-    if object::is_object(path) {
+    if Object::at(path).is_some() {
         return Ok(path.to_owned());
     }
     let absolute = std::path::absolute(path)?;

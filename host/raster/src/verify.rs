@@ -1,7 +1,6 @@
 //! Verification of an output before anybody can see it.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use gdal::{Dataset, Metadata};
@@ -12,6 +11,7 @@ use crate::error::{COG_INVALID, RasterError};
 use crate::ffi::{BYTE, PixelType, Plane, Window, pixel_type, read_raw};
 use crate::inspect::inspect;
 use crate::model::{CogOptions, RasterInfo};
+use crate::object::Bytes;
 use crate::source;
 use crate::validate::validate_cog;
 
@@ -242,7 +242,7 @@ fn file_sha256(path: &Path) -> Result<String, RasterError> {
         }
     }
     let mut sink = Sink(Sha256::new());
-    io::copy(&mut File::open(path)?.by_ref(), &mut sink)?;
+    io::copy(&mut Bytes::open(path)?, &mut sink)?;
     Ok(hex(&sink.0.finalize()))
 }
 

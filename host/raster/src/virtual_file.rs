@@ -1,15 +1,16 @@
-//! GDAL's view of the object that this process reads through its supervisor: a virtual file system with one file.
+//! GDAL's view of the objects that this process reads through its supervisor: a virtual file system with two files.
 
 #![expect(unsafe_code, reason = "callbacks that GDAL's C API calls; each block says why it is sound")]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
+use std::path::Path;
 
 use gdal_sys::vsi_l_offset;
 
-use crate::object::{OBJECT_PATH, read_at, size};
+use crate::object::Object;
 
-/// What GDAL's prefix is; the path of the object begins with it.
+/// Paths of objects begin with it.
 const PREFIX: &CStr = c"/vsigeoworker/";
 /// GDAL reads in pieces of this size and keeps some of them: headers and small tiles are many small reads.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -19,6 +20,7 @@ const MODE: libc::mode_t = libc::S_IFREG | 0o444;
 
 /// An open file: where it is read, and whether the end was met.
 struct Handle {
+    object: Object,
     position: u64,
     at_end: bool,
 }
@@ -48,14 +50,16 @@ pub(crate) fn install() -> io::Result<()> {
     if installed == 0 { Ok(()) } else { Err(io::Error::other("GDAL takes no virtual file system")) }
 }
 
-/// Whether GDAL means the object. Callbacks get the name without the prefix.
-fn is_source(name: *const c_char) -> bool {
+/// The object that GDAL means. Callbacks get the name without the prefix.
+fn named(name: *const c_char) -> Option<Object> {
     if name.is_null() {
-        return false;
+        return None;
     }
     // SAFETY: not null, and GDAL passes a text that ends.
-    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
-    OBJECT_PATH.ends_with(&format!("/{}", name.trim_start_matches('/'))) || name == OBJECT_PATH
+    let name = unsafe { CStr::from_ptr(name) }.to_str().ok()?;
+    let prefix = PREFIX.to_str().ok()?;
+    let path = format!("{prefix}{}", name.strip_prefix(prefix).unwrap_or(name).trim_start_matches('/'));
+    Object::at(Path::new(&path))
 }
 
 unsafe extern "C" fn stat(
@@ -64,9 +68,7 @@ unsafe extern "C" fn stat(
     answer: *mut gdal_sys::VSIStatBufL,
     _: c_int,
 ) -> c_int {
-    let (Some(size), true) = (size().and_then(|size| i64::try_from(size).ok()), is_source(name)) else {
-        return -1;
-    };
+    let Some(size) = named(name).and_then(|object| i64::try_from(object.size()).ok()) else { return -1 };
     // SAFETY: GDAL passes room for the C library's `stat64`, or null; its bindings leave that structure out.
     let Some(answer) = (unsafe { answer.cast::<libc::stat64>().as_mut() }) else { return -1 };
     answer.st_size = size;
@@ -77,10 +79,10 @@ unsafe extern "C" fn stat(
 unsafe extern "C" fn open(_: *mut c_void, name: *const c_char, access: *const c_char) -> *mut c_void {
     // SAFETY: GDAL passes a text that ends, or null.
     let reads = !access.is_null() && unsafe { CStr::from_ptr(access) }.to_bytes().starts_with(b"r");
-    if !reads || !is_source(name) {
-        return std::ptr::null_mut();
+    match named(name).filter(|_| reads) {
+        Some(object) => Box::into_raw(Box::new(Handle { object, position: 0, at_end: false })).cast(),
+        None => std::ptr::null_mut(),
     }
-    Box::into_raw(Box::new(Handle { position: 0, at_end: false })).cast()
 }
 
 /// The handle behind what GDAL got from [`open`] and has not given to [`close`].
@@ -100,7 +102,7 @@ unsafe extern "C" fn seek(file: *mut c_void, offset: vsi_l_offset, whence: c_int
     handle.at_end = false;
     handle.position = match whence {
         CURRENT => handle.position.wrapping_add(offset),
-        END => size().unwrap_or(0).wrapping_add(offset),
+        END => handle.object.size().wrapping_add(offset),
         _ => offset,
     };
     0
@@ -119,7 +121,7 @@ unsafe extern "C" fn read(file: *mut c_void, buffer: *mut c_void, size: usize, c
     };
     let mut done = 0;
     while done < length {
-        match read_at(handle.position, &mut room[done..]) {
+        match handle.object.read_at(handle.position, &mut room[done..]) {
             Ok(0) | Err(_) => break,
             Ok(read) => {
                 done += read;

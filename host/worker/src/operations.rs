@@ -6,21 +6,23 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::SecondsFormat;
-use geoworker_blobs::{BlobError, BlobFacts, BlobRef, Fence, Source, Staged};
+use geoworker_blobs::{BlobError, BlobFacts, BlobRef, Fence, Output, Source};
 use geoworker_machine::{ErrorInfo, codes, retry};
 use geoworker_plugins::{HostServices, JournaledOperation, OperationError, UnitResult};
 use geoworker_raster::model::CogOptions;
 use geoworker_raster::native::Operation;
-use geoworker_raster::{OBJECT_PATH, ObjectFacts};
+use geoworker_raster::{OUTPUT_OBJECT, SOURCE_OBJECT};
 use geoworker_store::records::{Fenced, JournalEntry, Renewal, Task};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::keeper::Progress;
+use crate::objects::Objects;
 use crate::platform::Platform;
+use crate::storage::is_away;
 use crate::submit::blob_error;
-use crate::supervisor::{Assignment, Native, NativeFailure, RemoteSource, Report};
+use crate::supervisor::{Assignment, Native, NativeFailure, Report};
 
 type Answer = Result<Value, OperationError>;
 
@@ -162,53 +164,56 @@ impl TaskServices {
 
     async fn inspect(&self, request: &Value) -> Answer {
         let input_crs = part(request, "input_crs")?;
-        let (source, object) = self.source(request).await?;
-        self.native(Operation::Inspect { source, input_crs }, object).await
+        let (source, objects) = self.source(request).await?;
+        self.native(Operation::Inspect { source, input_crs }, objects).await
     }
 
     async fn statistics(&self, request: &Value) -> Answer {
         let max_pixels = part(request, "max_pixels")?;
-        let (source, object) = self.source(request).await?;
-        self.native(Operation::Statistics { source, max_pixels }, object).await
+        let (source, objects) = self.source(request).await?;
+        self.native(Operation::Statistics { source, max_pixels }, objects).await
     }
 
     async fn validate_cog(&self, request: &Value) -> Answer {
-        let (source, object) = self.source(request).await?;
-        self.native(Operation::ValidateCog { source }, object).await
+        let (source, objects) = self.source(request).await?;
+        self.native(Operation::ValidateCog { source }, objects).await
     }
 
     async fn create_cog(&self, request: &Value) -> Answer {
         let options: CogOptions = whole(request)?;
-        let (source, object) = self.source(request).await?;
-        self.produce(request, object, |target| Operation::CreateCog { source, target, options }).await
+        let (source, objects) = self.source(request).await?;
+        self.produce(request, objects, |target| Operation::CreateCog { source, target, options }).await
     }
 
     async fn preview(&self, request: &Value) -> Answer {
         let max_edge: u32 = part(request, "max_edge")?;
         let max_edge = max_edge.clamp(16, 4096);
-        let (source, object) = self.source(request).await?;
-        self.produce(request, object, |target| Operation::Preview { source, target, max_edge }).await
+        let (source, objects) = self.source(request).await?;
+        self.produce(request, objects, |target| Operation::Preview { source, target, max_edge }).await
     }
 
-    /// Runs an operation that writes a file, and publishes the file while the lease is held.
+    /// Runs an operation that writes a blob, and publishes it while the lease is held. B2: a stale worker cannot publish.
     async fn produce(
         &self,
         request: &Value,
-        object: Option<RemoteSource>,
+        mut objects: Objects,
         operation: impl FnOnce(PathBuf) -> Operation,
     ) -> Answer {
         let target: BlobRef = part(request, "target")?;
-        let staged = self.platform.zones.stage(&target).await.map_err(blob_failure)?;
-        let mut answer = self.native(operation(staged.path.clone()), object).await?;
-        self.publish(staged).await?;
+        let zones = &self.platform.zones;
+        let output = zones.create(&target).await.map_err(|error| self.blob_failed(error))?;
+        let path = match &output {
+            Output::File(staged) => staged.path.clone(),
+            Output::Object(upload) => {
+                objects.output = Some(Arc::clone(upload));
+                OUTPUT_OBJECT.into()
+            }
+        };
+        let mut answer = self.native(operation(path), objects).await?;
+        self.still_held().await?;
+        zones.publish(output, Some(&self.fence())).await.map_err(|error| self.blob_failed(error))?;
         answer["target"] = json!(target);
         Ok(answer)
-    }
-
-    /// B2: a stale worker cannot publish.
-    async fn publish(&self, staged: Staged) -> Result<BlobFacts, OperationError> {
-        self.still_held().await?;
-        published(self.platform.zones.publish(staged, Some(&self.fence())).await)
     }
 
     /// A lease that is lost between the look and the publication shows at the zone itself.
@@ -227,11 +232,11 @@ impl TaskServices {
         }
     }
 
-    async fn native(&self, operation: Operation, object: Option<RemoteSource>) -> Answer {
+    async fn native(&self, operation: Operation, objects: Objects) -> Answer {
         let name = format!("{}-{}", self.task.task_id.short(), self.task.lease_epoch);
         let root = &self.platform.settings.scratch;
         let scratch = self.platform.scratch.create(root, &name);
-        let scratch = scratch.map_err(|error| blob_failure(BlobError::from(error)))?;
+        let scratch = scratch.map_err(|error| self.blob_failed(error.into()))?;
         let limit =
             Duration::from_secs(u64::from(self.task.timeout_seconds)).saturating_sub(self.started.elapsed());
         let progress = Arc::clone(&self.progress);
@@ -241,43 +246,64 @@ impl TaskServices {
             Report::Waiting(reason) => set(&progress, 0.0, &reason),
         };
         let lean = retry::lean(self.task.error.as_ref().map(|error| error.class));
-        let assignment = Assignment { operation, object, scratch: scratch.path().to_owned(), limit, lean };
+        let assignment = Assignment { operation, objects, scratch: scratch.path().to_owned(), limit, lean };
         self.native.run(assignment, &self.over, &mut report).await.map_err(|failure| match failure {
+            NativeFailure::Failed(info) if info.code == codes::BLOB_STORAGE_UNAVAILABLE => {
+                self.platform.storage.went_away();
+                self.wait_for(info.message)
+            }
             NativeFailure::Failed(info) => OperationError::Failed(info),
             NativeFailure::Cancelled => aborted(),
-            NativeFailure::Deferred(reason) => {
-                if let Ok(mut deferred) = self.deferred.lock() {
-                    *deferred = Some(reason.clone());
-                }
-                OperationError::Aborted(reason)
+            NativeFailure::Deferred(reason) => self.wait_for(reason),
+        })
+    }
+
+    /// Ends the attempt, which does not count: the task waits.
+    fn wait_for(&self, reason: String) -> OperationError {
+        if let Ok(mut deferred) = self.deferred.lock() {
+            *deferred = Some(reason.clone());
+        }
+        OperationError::Aborted(reason)
+    }
+
+    fn blob_failed(&self, error: BlobError) -> OperationError {
+        if is_away(&error) {
+            self.platform.storage.went_away();
+            return self.wait_for(error.to_string());
+        }
+        match error {
+            // The attempt is stale: it has nothing to say to anybody.
+            BlobError::Fenced => OperationError::Aborted(error.to_string()),
+            other => OperationError::Failed(blob_error(&other)),
+        }
+    }
+
+    /// Path of the request's source for a native process, and its object where it is no file.
+    async fn source(&self, request: &Value) -> Result<(PathBuf, Objects), OperationError> {
+        let source: BlobRef = part(request, "source")?;
+        Ok(match self.platform.zones.open(&source).await.map_err(|error| self.blob_failed(error))? {
+            Source::File(path) => (path, Objects::default()),
+            Source::Object(object) => {
+                (SOURCE_OBJECT.into(), Objects { source: Some(object), ..Objects::default() })
             }
         })
     }
 
-    /// Path of the request's source for a native process, and its object where it is no file.
-    async fn source(&self, request: &Value) -> Result<(PathBuf, Option<RemoteSource>), OperationError> {
-        let source: BlobRef = part(request, "source")?;
-        match self.platform.zones.open(&source).await.map_err(blob_failure)? {
-            Source::File(path) => Ok((path, None)),
-            Source::Object(object) => {
-                let BlobFacts { size_bytes, last_modified, .. } = *object.facts();
-                let facts = ObjectFacts { size_bytes, last_modified };
-                Ok((OBJECT_PATH.into(), Some(RemoteSource { object, facts })))
-            }
-        }
-    }
-
     async fn stat(&self, request: &Value) -> Answer {
         let blob: BlobRef = part(request, "blob")?;
-        Ok(facts(&self.platform.zones.stat(&blob).await.map_err(blob_failure)?))
+        Ok(facts(&self.platform.zones.stat(&blob).await.map_err(|error| self.blob_failed(error))?))
     }
 
     async fn list(&self, request: &Value) -> Answer {
         let (zone, container): (String, String) = (part(request, "zone")?, part(request, "container")?);
         let prefix: String = part(request, "prefix")?;
         let limit: usize = part(request, "limit")?;
-        let found =
-            self.platform.zones.list(&zone, &container, &prefix, limit).await.map_err(blob_failure)?;
+        let found = self
+            .platform
+            .zones
+            .list(&zone, &container, &prefix, limit)
+            .await
+            .map_err(|error| self.blob_failed(error))?;
         Ok(Value::Array(found.iter().map(facts).collect()))
     }
 
@@ -290,7 +316,7 @@ impl TaskServices {
         let (source, target): (BlobRef, BlobRef) = (part(request, "source")?, part(request, "target")?);
         self.still_held().await?;
         let copied = self.platform.zones.copy(&source, &target, Some(&self.fence())).await;
-        Ok(facts(&published(copied)?))
+        Ok(facts(&copied.map_err(|error| self.blob_failed(error))?))
     }
 
     async fn publish_item(&self, request: &Value) -> Answer {
@@ -313,7 +339,7 @@ impl TaskServices {
         self.still_held().await?;
         let text = serde_json::to_string_pretty(document).map_err(|error| invalid(&error))?;
         let written = self.platform.zones.write(target, &mut text.as_bytes(), Some(&self.fence())).await;
-        Ok(facts(&published(written)?))
+        Ok(facts(&written.map_err(|error| self.blob_failed(error))?))
     }
 }
 
@@ -335,10 +361,6 @@ fn invalid(error: &serde_json::Error) -> OperationError {
     failed(codes::PLUGIN_OUTPUT_INVALID, format!("the request cannot be read: {error}"))
 }
 
-fn blob_failure(error: BlobError) -> OperationError {
-    OperationError::Failed(blob_error(&error))
-}
-
 fn part<T: DeserializeOwned>(request: &Value, key: &str) -> Result<T, OperationError> {
     serde_json::from_value(request[key].clone()).map_err(|error| invalid(&error))
 }
@@ -353,13 +375,5 @@ fn facts(facts: &BlobFacts) -> Value {
         "size_bytes": facts.size_bytes,
         "last_modified": facts.last_modified.to_rfc3339_opts(SecondsFormat::Secs, true),
         "etag": facts.etag
-    })
-}
-
-fn published<T>(result: Result<T, BlobError>) -> Result<T, OperationError> {
-    result.map_err(|error| match error {
-        // The attempt is stale: it has nothing to say to anybody.
-        BlobError::Fenced => OperationError::Aborted(error.to_string()),
-        other => blob_failure(other),
     })
 }

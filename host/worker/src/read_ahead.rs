@@ -12,9 +12,11 @@ const PIECE: u64 = 4 << 20;
 /// Bytes that are fetched where it is not.
 const SINGLE: u64 = 256 << 10;
 /// Pieces that are under way or kept. Times [`PIECE`], this is the memory of one operation.
-const PIECES: usize = 8;
+const PIECES: usize = 10;
 /// Pieces ahead of the reader.
 const AHEAD: u64 = 3;
+/// Places at which an object is read at once: pixels, and the hash of the whole.
+const READERS: usize = 2;
 /// A read that begins at most this far behind the end of the last one goes on in order.
 const NEAR: u64 = 1 << 20;
 
@@ -43,13 +45,13 @@ pub(crate) struct ReadAhead {
     object: Arc<dyn Object>,
     /// The one that was used last is at the back.
     pieces: VecDeque<Piece>,
-    /// Where the last read ended.
-    last: u64,
+    /// Where the last reads ended: an object may be read at two places at once.
+    ends: VecDeque<u64>,
 }
 
 impl ReadAhead {
     pub(crate) fn new(object: Arc<dyn Object>) -> Self {
-        Self { object, pieces: VecDeque::new(), last: 0 }
+        Self { object, pieces: VecDeque::new(), ends: VecDeque::from([0]) }
     }
 
     /// Reads up to `length` bytes from `offset` on: at least one, unless the object ends there.
@@ -59,16 +61,23 @@ impl ReadAhead {
         if length == 0 {
             return Ok(Vec::new());
         }
-        let in_order = offset >= self.last && offset - self.last <= NEAR;
+        let follows = |end: &u64| offset.checked_sub(*end).is_some_and(|gap| gap <= NEAR);
+        let before = self.ends.iter().position(follows);
+        let in_order = before.is_some();
         if self.position(offset).is_none() {
             let wanted = if in_order { PIECE } else { length.max(SINGLE) };
             self.fetch(offset, wanted);
         }
         if in_order {
-            self.fetch_ahead();
+            self.fetch_ahead(offset);
         }
         let bytes = self.take(offset, length).await?;
-        self.last = offset + bytes.len() as u64;
+        match before {
+            Some(before) => drop(self.ends.remove(before)),
+            None if self.ends.len() == READERS => drop(self.ends.pop_front()),
+            None => {}
+        }
+        self.ends.push_back(offset + bytes.len() as u64);
         Ok(bytes)
     }
 
@@ -88,10 +97,10 @@ impl ReadAhead {
         self.pieces.push_back(Piece { offset, length, bytes: Fetched::UnderWay(fetching) });
     }
 
-    /// Begins to fetch what follows the piece at the back, piece after piece.
-    fn fetch_ahead(&mut self) {
-        let Some(last) = self.pieces.back() else { return };
-        let mut next = last.offset + last.length;
+    /// Begins to fetch what follows the piece at an offset, piece after piece.
+    fn fetch_ahead(&mut self, offset: u64) {
+        let Some(piece) = self.position(offset).and_then(|found| self.pieces.get(found)) else { return };
+        let mut next = piece.offset + piece.length;
         for _ in 0..AHEAD {
             if next >= self.object.facts().size_bytes {
                 return;

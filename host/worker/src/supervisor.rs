@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use geoworker_blobs::Object;
 use geoworker_machine::{ErrorInfo, RetryClass, codes};
-use geoworker_raster::ObjectFacts;
+use geoworker_raster::OUTPUT_OBJECT;
 use geoworker_raster::estimate::{Estimate, Plan};
 use geoworker_raster::native::{GO, NativeLine, NativeRequest, Operation};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -26,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Admission, Demand, Permit, Refused, mib};
 use crate::cgroup::Group;
 use crate::ending::Figures;
-use crate::objects;
+use crate::objects::{self, Objects};
 use crate::settings::WorkerSettings;
 use crate::watchdog::{Usage, Watch};
 
@@ -58,23 +57,14 @@ pub struct Native {
 pub struct Assignment {
     /// What to do.
     pub operation: Operation,
-    /// Its source, where that is no file: the process reads it through this one, at `geoworker_raster::OBJECT_PATH`.
-    pub object: Option<RemoteSource>,
+    /// What it reads and writes that is no file.
+    pub objects: Objects,
     /// Folder for its temporary files.
     pub scratch: PathBuf,
     /// Longest time, waiting for admission included.
     pub limit: Duration,
     /// With the plan that needs least.
     pub lean: bool,
-}
-
-/// A source that is no file.
-#[derive(Debug, Clone)]
-pub struct RemoteSource {
-    /// Its bytes.
-    pub object: Arc<dyn Object>,
-    /// What is known of it.
-    pub facts: ObjectFacts,
 }
 
 /// Why an operation gave no answer.
@@ -121,12 +111,13 @@ impl Native {
         cancel: &CancellationToken,
         report: &mut (dyn FnMut(Report) + Send),
     ) -> Result<Value, NativeFailure> {
-        let Assignment { operation, object, scratch, limit, lean } = assignment;
+        let Assignment { operation, objects, scratch, limit, lean } = assignment;
         let plan = if lean { Plan::lean() } else { Plan::full(self.threads, self.memory_bytes) };
-        let target = operation.target().and_then(Path::parent).map(Path::to_owned);
-        let (facts, object) = object.map(|source| (source.facts, source.object)).unzip();
-        let request =
-            NativeRequest { operation, memory_bytes: self.memory_bytes, plan, object: facts, scratch };
+        // What goes to an object passes through scratch at most.
+        let file = operation.target().filter(|target| *target != Path::new(OUTPUT_OBJECT));
+        let target = file.and_then(Path::parent).map(Path::to_owned);
+        let source = objects.source_facts();
+        let request = NativeRequest { operation, memory_bytes: self.memory_bytes, plan, source, scratch };
         let fault = |error: std::io::Error| {
             let message = format!("the native process cannot be started: {error}");
             NativeFailure::Failed(ErrorInfo::transient(codes::NATIVE_PROTOCOL, message))
@@ -152,7 +143,7 @@ impl Native {
             usage: supervised.usage.clone(),
         };
         let ended = tokio::select! {
-            outcome = supervised.converse(&mut child, &request, socket, object, report) => Ended::Answered(outcome),
+            outcome = supervised.converse(&mut child, &request, socket, objects, report) => Ended::Answered(outcome),
             breach = watch.breach() => Ended::Breach(breach),
             () = cancel.cancelled() => Ended::Cancelled,
             () = tokio::time::sleep(limit) => Ended::TimedOut,
@@ -248,7 +239,7 @@ impl Supervised<'_> {
         child: &mut Child,
         request: &NativeRequest,
         socket: UnixStream,
-        object: Option<Arc<dyn Object>>,
+        objects: Objects,
         report: &mut (dyn FnMut(Report) + Send),
     ) -> Result<Value, NativeFailure> {
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
@@ -263,9 +254,7 @@ impl Supervised<'_> {
         let complaints = tokio::spawn(read_end(stderr));
         // Ends with this conversation.
         let mut helper = JoinSet::new();
-        if let Some(object) = object {
-            helper.spawn(objects::answer(object, questions, Arc::clone(&down)));
-        }
+        helper.spawn(objects::answer(objects, questions, Arc::clone(&down)));
         let answer = self.read_answer(down, stdout, report).await?;
         let status = child.wait().await.map_err(|error| broken(&error.to_string()))?;
         let complaints = complaints.await.unwrap_or_default();
@@ -301,7 +290,7 @@ impl Supervised<'_> {
             match serde_json::from_str(&line) {
                 Ok(NativeLine::Needs(estimate)) => {
                     self.admit(estimate, report).await?;
-                    // Taken: once is enough, and it is closed behind the word where nobody else speaks.
+                    // Taken: once is enough.
                     if let Some(down) = down.take() {
                         // A child that is gone shows by its status.
                         let _ = down.lock().await.write_all(format!("{GO}\n").as_bytes()).await;
@@ -426,7 +415,7 @@ mod tests {
             Operation::Preview { source: PathBuf::from("x"), target: out.join("blob"), max_edge: 16 };
         let mut native = native(folder.path(), &format!("OUT={}\n{script}", out.display()));
         set(&mut native);
-        let assignment = Assignment { operation, object: None, scratch, limit, lean: false };
+        let assignment = Assignment { operation, objects: Objects::default(), scratch, limit, lean: false };
         native.run(assignment, cancel, &mut |_| {}).await
     }
 
@@ -590,7 +579,8 @@ mod tests {
                 let operation = Operation::ValidateCog { source: PathBuf::from("x") };
                 let mut note = |report: Report| reports.lock().expect("is whole").push(report);
                 let limit = Duration::from_secs(60);
-                let assignment = Assignment { operation, object: None, scratch, limit, lean: false };
+                let assignment =
+                    Assignment { operation, objects: Objects::default(), scratch, limit, lean: false };
                 native.run(assignment, &cancel, &mut note).await
             })
         };

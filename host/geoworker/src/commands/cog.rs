@@ -9,7 +9,7 @@ use geoworker_machine::{ErrorInfo, RetryClass, codes};
 use geoworker_raster::model::{CogOptions, CogReport, Engine};
 use geoworker_raster::native::Operation;
 use geoworker_raster::{RasterError, validate};
-use geoworker_worker::{Admission, Assignment, Native, NativeFailure, Report};
+use geoworker_worker::{Admission, Assignment, Native, NativeFailure, Objects, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
@@ -115,8 +115,13 @@ async fn encode(
         settings.native_memory_bytes = megabytes << 20;
     }
     let native = Native::new(&settings, Arc::new(Admission::new(settings.memory_bytes)));
-    let assignment =
-        Assignment { operation, object: None, scratch: hidden.scratch(), limit: LIMIT, lean: false };
+    let assignment = Assignment {
+        operation,
+        objects: Objects::default(),
+        scratch: hidden.scratch(),
+        limit: LIMIT,
+        lean: false,
+    };
     let answer = native.run(assignment, &never, &mut progress).await;
     bar.finish_and_clear();
     let value = answer.map_err(|failure| match failure {

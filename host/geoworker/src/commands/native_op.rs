@@ -5,8 +5,8 @@ use std::io::{self, BufRead, Read};
 use std::process::ExitCode;
 
 use geoworker_raster::channel::Channel;
+use geoworker_raster::connect;
 use geoworker_raster::native::{NativeRequest, serve};
-use geoworker_raster::serve_object;
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
 use crate::confine::confine;
@@ -40,9 +40,9 @@ fn limited() -> io::Result<()> {
     if !confine(&request)? {
         eprintln!("native-op: this kernel has no Landlock: the process is not confined");
     }
-    if let Some(facts) = &request.object {
+    if request.has_objects() {
         // The supervisor says nothing after the request until it is asked: no answer is in the buffer of the input.
-        serve_object(facts.clone(), Box::new(Channel::over(&io::stdin())?))?;
+        connect(Box::new(Channel::over(&io::stdin())?), request.source.clone())?;
     }
     serve(&request, &mut input, &mut io::stdout())
 }

@@ -1,11 +1,9 @@
 //! Encoding with the single-pass encoder.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use geoworker_cog::codec::{Compression, DeflateLevel, Predictor};
 use geoworker_cog::overview::Resampling;
-use geoworker_cog::sink::FileSink;
 use geoworker_cog::{EncodeError, Raster, Summary};
 
 use super::reader::Reader;
@@ -16,6 +14,7 @@ use crate::error::{GDAL_ERROR, RasterError};
 use crate::estimate::{Plan, SPOOL_BYTES};
 use crate::ffi::set_block_cache;
 use crate::model::CogOptions;
+use crate::output::Output;
 use crate::source::OpenSource;
 
 const MIB: u64 = 1 << 20;
@@ -98,24 +97,24 @@ pub(crate) fn prepare(
     Ok(Ok(Prepared { raster, encoding, reader }))
 }
 
-/// Encodes into a file.
+/// Encodes into a file or an object.
 ///
 /// # Errors
-/// Where the source cannot be read or the file not be written.
+/// Where the source cannot be read or the output not be written.
 pub(crate) fn encode(
     prepared: Prepared,
-    target: &Path,
+    output: Output<'_>,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Streamed, RasterError> {
     let Prepared { raster, encoding, mut reader } = prepared;
     reader.hash();
-    let mut sink = FileSink::create(target)?;
+    let mut sink = output.sink()?;
     let height = raster.image.height as f64;
     let mut on_rows = |rows: usize| {
         progress(rows as f64 / height);
         ControlFlow::Continue(())
     };
-    let summary = geoworker_cog::encode(&raster, &encoding, &mut reader, &mut sink, &mut on_rows);
+    let summary = geoworker_cog::encode(&raster, &encoding, &mut reader, &mut *sink, &mut on_rows);
     let summary = summary.map_err(|error| match error {
         EncodeError::Source(error) => error,
         EncodeError::Write(error) => error.into(),
