@@ -33,6 +33,8 @@ pub struct ReceivedMessage {
     pub body: String,
     /// Deliveries so far, this one included.
     pub delivery_count: u32,
+    /// How long the lock holds unless it is renewed.
+    pub locked_for: Duration,
 }
 
 /// A message that was set aside.
@@ -53,6 +55,8 @@ pub struct DeadLetter {
 pub struct Depth {
     /// Ready to be received.
     pub active: u64,
+    /// Those that are being worked on are among the active ones: this broker does not tell them apart.
+    pub active_is_locked: bool,
     /// Being worked on.
     pub locked: u64,
     /// Due later.
@@ -70,13 +74,28 @@ pub enum QueueError {
     /// The broker did not answer.
     #[error("the queue is not available: {0}")]
     Unavailable(String),
+    /// The broker refuses the credentials.
+    #[error("the broker refuses access: {0}")]
+    Denied(String),
+    /// There is no such queue.
+    #[error("there is no queue '{0}'")]
+    NotFound(String),
+    /// The message is larger than the broker takes.
+    #[error("the message is too large: {0}")]
+    TooLarge(String),
 }
 
 impl QueueError {
     /// The public form.
     #[must_use]
     pub fn info(&self) -> ErrorInfo {
-        ErrorInfo::new(codes::DATABASE_UNAVAILABLE, RetryClass::Transient, self.to_string())
+        let (code, class) = match self {
+            Self::LockLost | Self::Unavailable(_) => (codes::QUEUE_UNAVAILABLE, RetryClass::Transient),
+            Self::Denied(_) => (codes::QUEUE_DENIED, RetryClass::Transient),
+            Self::NotFound(_) => (codes::QUEUE_NOT_FOUND, RetryClass::Transient),
+            Self::TooLarge(_) => (codes::MESSAGE_INVALID, RetryClass::Permanent),
+        };
+        ErrorInfo::new(code, class, self.to_string())
     }
 }
 
@@ -116,10 +135,12 @@ pub trait Queue: Send + Sync {
         reason: &str,
         detail: &str,
     ) -> Result<(), QueueError>;
-    /// Extends the lock by its full length.
-    async fn renew(&self, queue: &str, receipt: &Receipt) -> Result<(), QueueError>;
+    /// Extends the lock by its full length; answers how long it holds.
+    async fn renew(&self, queue: &str, receipt: &Receipt) -> Result<Duration, QueueError>;
     /// Counts messages.
     async fn depth(&self, queue: &str) -> Result<Depth, QueueError>;
     /// Messages that were set aside, oldest first.
     async fn dead_letters(&self, queue: &str, max: u32) -> Result<Vec<DeadLetter>, QueueError>;
+    /// Puts up to `max` messages that were set aside back into the queue, oldest first; answers how many.
+    async fn redrive(&self, queue: &str, max: u32) -> Result<u32, QueueError>;
 }

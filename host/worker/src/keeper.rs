@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use geoworker_queue::Receipt;
+use geoworker_queue::{QueueError, ReceivedMessage};
 use geoworker_store::records::{Renewal, Task};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -38,11 +38,19 @@ impl Stops {
 
 /// Renews until the attempt has ended; ends it when the lease is gone, when it could not be renewed for as long as
 /// it holds, or when the job is cancelled.
-pub(crate) async fn keep(platform: Platform, task: Task, receipt: Receipt, progress: Progress, stops: Stops) {
+pub(crate) async fn keep(
+    platform: Platform,
+    task: Task,
+    message: ReceivedMessage,
+    progress: Progress,
+    stops: Stops,
+) {
     let settings = Arc::clone(&platform.settings);
     let beat = BEAT.min(settings.renew);
     let mut held_until = Instant::now() + settings.lease;
-    let mut lock_due = Instant::now() + settings.renew;
+    // The broker's lock has a length of its own, and may be shorter than the lease.
+    let due = |locked_for: Duration| Instant::now() + settings.renew.min(locked_for / 2);
+    let mut lock_due = Some(due(message.locked_for));
     loop {
         tokio::select! {
             biased;
@@ -79,12 +87,19 @@ pub(crate) async fn keep(platform: Platform, task: Task, receipt: Receipt, progr
                 tracing::warn!(%error, "the lease could not be renewed; trying again");
             }
         }
-        if Instant::now() >= lock_due {
-            lock_due = Instant::now() + settings.renew;
-            // Losing the lock is survivable: the message may be delivered again, and the claim then says no.
-            if let Err(error) = platform.queue.renew(&task.queue, &receipt).await {
-                tracing::debug!(%error, "the message's lock could not be renewed");
-            }
+        if lock_due.is_some_and(|due| Instant::now() >= due) {
+            lock_due = match platform.queue.renew(&task.queue, &message.receipt).await {
+                Ok(locked_for) => Some(due(locked_for)),
+                // Survivable: the message may be delivered again, and the claim then says no.
+                Err(QueueError::LockLost) => {
+                    tracing::debug!("the message's lock was lost; the lease decides");
+                    None
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the message's lock could not be renewed; trying again");
+                    Some(Instant::now())
+                }
+            };
         }
     }
 }

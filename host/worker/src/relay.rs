@@ -47,10 +47,14 @@ impl Platform {
             messages.push(OutgoingMessage { body: row.body, delay_ms: row.delay_ms });
             ids.push(row.id);
         }
+        let mut failed = None;
         for (queue, (messages, ids)) in queues {
-            self.queue.send(&queue, &messages).await.map_err(|error| error.info())?;
-            self.store.outbox_sent(&ids).await.map_err(|error| error.info())?;
+            match self.queue.send(&queue, &messages).await {
+                Ok(()) => self.store.outbox_sent(&ids).await.map_err(|error| error.info())?,
+                // The others need not wait for a queue that is missing or refused.
+                Err(error) => failed = Some(error.info()),
+            }
         }
-        Ok(total)
+        failed.map_or(Ok(total), Err)
     }
 }

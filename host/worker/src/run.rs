@@ -18,6 +18,7 @@ use crate::platform::Platform;
 use crate::pulse::Heart;
 use crate::relay::relay;
 use crate::settings::millis;
+use crate::storage;
 use crate::truth::beat;
 
 /// Name of the sweepers' lease.
@@ -52,6 +53,9 @@ pub async fn run(platform: Platform, shutdown: Shutdown) -> Result<(), ErrorInfo
     let mut helpers = JoinSet::new();
     helpers.spawn(relay(platform.clone(), ended.clone()));
     helpers.spawn(beat(platform.clone(), slots, ended.clone()));
+    if platform.zones.are_remote() {
+        helpers.spawn(storage::watch(platform.clone(), ended.clone()));
+    }
     if platform.settings.mode.properties().jobs_queue {
         helpers.spawn(sweep(platform.clone(), ended.clone()));
     }
@@ -187,7 +191,7 @@ async fn turns(
     let mut pause = FIRST_PAUSE;
     while !shutdown.stop.is_cancelled() {
         heart.beat(turn);
-        if !platform.truth.is_there() {
+        if !platform.truth.is_there() || !platform.storage.is_there() {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(FIRST_PAUSE) => continue,
@@ -271,10 +275,17 @@ async fn messages_ahead(platform: &Platform) -> BTreeMap<String, u64> {
     let mut ahead = BTreeMap::new();
     for queue in [&queues.raster, &queues.vector, &queues.long] {
         if let Ok(depth) = platform.queue.depth(queue).await {
-            ahead.insert(queue.clone(), depth.active + depth.scheduled);
+            let locked = if depth.active_is_locked { running(platform).await } else { 0 };
+            ahead.insert(queue.clone(), depth.active.saturating_sub(locked) + depth.scheduled);
         }
     }
     ahead
+}
+
+/// Tasks that run, each of which has its message locked.
+async fn running(platform: &Platform) -> u64 {
+    let workers = platform.store.workers().await.unwrap_or_default();
+    workers.iter().map(|worker| u64::from(worker.tasks)).sum()
 }
 
 /// The sweeper: drives forward what a lost message, worker or signal left behind. One process at a time leads.

@@ -53,6 +53,7 @@ impl SimQueue {
                 receipt: Receipt { sequence: message.sequence, token },
                 body: message.body.clone(),
                 delivery_count: message.deliveries,
+                locked_for: self.world.lease,
             });
         }
         taken
@@ -141,9 +142,10 @@ impl Queue for SimQueue {
         self.settle("dead_letter", receipt, |message, _| message.dead = true).await
     }
 
-    async fn renew(&self, _: &str, receipt: &Receipt) -> Result<(), QueueError> {
+    async fn renew(&self, _: &str, receipt: &Receipt) -> Result<Duration, QueueError> {
         let lock = i64::try_from(self.world.lease.as_millis()).unwrap_or(i64::MAX);
-        self.settle("renew_lock", receipt, |message, now| message.visible_at = now + lock).await
+        self.settle("renew_lock", receipt, |message, now| message.visible_at = now + lock).await?;
+        Ok(self.world.lease)
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, QueueError> {
@@ -157,5 +159,9 @@ impl Queue for SimQueue {
 
     async fn dead_letters(&self, _: &str, _: u32) -> Result<Vec<DeadLetter>, QueueError> {
         Ok(Vec::new())
+    }
+
+    async fn redrive(&self, _: &str, _: u32) -> Result<u32, QueueError> {
+        Ok(0)
     }
 }

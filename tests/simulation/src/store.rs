@@ -67,7 +67,8 @@ impl Store for SimStore {
 
     async fn jobs(&self, prefix: &str, limit: u32) -> Result<Vec<Job>> {
         self.run("jobs", |_, tables, _| {
-            let found = tables.jobs.values().filter(|job| job.job_id.as_str().starts_with(prefix));
+            let found =
+                newest_first(tables).into_iter().filter(|job| job.job_id.as_str().starts_with(prefix));
             found.take(limit as usize).cloned().collect()
         })
         .await
@@ -75,8 +76,7 @@ impl Store for SimStore {
 
     async fn jobs_page(&self, page: JobsPage<'_>) -> Result<Vec<Job>> {
         self.run("jobs_page", |_, tables, _| {
-            let mut jobs: Vec<&Job> = tables.jobs.values().collect();
-            jobs.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.job_id.cmp(&b.job_id)));
+            let jobs = newest_first(tables);
             let from = page.after.and_then(|id| jobs.iter().position(|job| job.job_id == *id));
             let rest = jobs.into_iter().skip(from.map_or(0, |last| last + 1));
             let wanted = rest.filter(|job| page.state.is_none_or(|state| job.state == state));
@@ -389,6 +389,12 @@ impl Store for SimStore {
 
 fn stages_of(tables: &Tables, id: &JobId) -> Vec<Stage> {
     tables.stages.iter().filter(|((job, _), _)| job == id.as_str()).map(|(_, stage)| stage.clone()).collect()
+}
+
+fn newest_first(tables: &Tables) -> Vec<&Job> {
+    let mut jobs: Vec<&Job> = tables.jobs.values().collect();
+    jobs.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.job_id.cmp(&b.job_id)));
+    jobs
 }
 
 fn tasks_of(tables: &Tables, id: &JobId) -> Vec<Task> {

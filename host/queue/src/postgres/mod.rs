@@ -11,7 +11,7 @@ pub use rows::DatabaseQueue as PostgresQueue;
 mod tests {
     use std::time::Duration;
 
-    use geoworker_store::{PostgresDatabase, PostgresSettings};
+    use geoworker_store::{PostgresCredential, PostgresDatabase, PostgresSettings, TlsMode};
     use geoworker_test_postgres::{NAME, PrivatePostgres};
 
     use super::*;
@@ -24,8 +24,10 @@ mod tests {
             host: server.host(),
             port: 5432,
             user: NAME.into(),
-            password: None,
+            credential: PostgresCredential::Password("the socket asks for none".into()),
             database: NAME.into(),
+            tls: TlsMode::Disable,
+            root_certificates: None,
         };
         let db = PostgresDatabase::open(&settings).await.expect("opens");
         let settings = QueueSettings { lock: Duration::from_millis(1500), max_deliveries: 3 };

@@ -88,7 +88,8 @@ impl DatabaseQueue {
             .bind(i64::from(max))
             .fetch_all(&mut *connection)
             .await?;
-        let mut messages = rows.iter().map(message).collect::<Result<Vec<_>, _>>()?;
+        let mut messages =
+            rows.iter().map(|row| message(row, self.settings.lock)).collect::<Result<Vec<_>, _>>()?;
         messages.sort_by_key(|message| message.receipt.sequence);
         let limit = self.settings.max_deliveries;
         let (worn, good): (Vec<_>, Vec<_>) =
@@ -222,10 +223,11 @@ impl Queue for DatabaseQueue {
         self.settle(queue, receipt, change, &[reason, detail]).await
     }
 
-    async fn renew(&self, queue: &str, receipt: &Receipt) -> Result<(), QueueError> {
+    async fn renew(&self, queue: &str, receipt: &Receipt) -> Result<Duration, QueueError> {
         let lock = self.lock_ms().to_string();
         let change = "UPDATE queue_messages SET visible_at = {now} + CAST($4 AS BIGINT)";
-        self.settle(queue, receipt, change, &[&lock]).await
+        self.settle(queue, receipt, change, &[&lock]).await?;
+        Ok(self.settings.lock)
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, QueueError> {
@@ -237,7 +239,13 @@ impl Queue for DatabaseQueue {
              FROM queue_messages WHERE queue = $1");
         let row = sqlx::query(count).bind(queue).fetch_one(&mut *self.db.transport().await?).await?;
         let cell = |index: usize| row.try_get::<i64, _>(index).map(i64::unsigned_abs);
-        Ok(Depth { active: cell(0)?, locked: cell(1)?, scheduled: cell(2)?, dead: cell(3)? })
+        Ok(Depth {
+            active: cell(0)?,
+            locked: cell(1)?,
+            scheduled: cell(2)?,
+            dead: cell(3)?,
+            ..Depth::default()
+        })
     }
 
     async fn dead_letters(&self, queue: &str, max: u32) -> Result<Vec<DeadLetter>, QueueError> {
@@ -255,12 +263,23 @@ impl Queue for DatabaseQueue {
         };
         rows.iter().map(letter).collect()
     }
+
+    async fn redrive(&self, queue: &str, max: u32) -> Result<u32, QueueError> {
+        let update = sql("UPDATE queue_messages
+             SET dead_at = NULL, dead_reason = NULL, dead_detail = NULL, delivery_count = 0, visible_at = {now}
+             WHERE sequence {among} SELECT sequence FROM queue_messages
+                 WHERE queue = $1 AND dead_at IS NOT NULL ORDER BY dead_at, sequence LIMIT $2 {skip_locked} {end}");
+        let query = sqlx::query(update).bind(queue).bind(i64::from(max));
+        let moved = query.execute(&mut *self.db.transport().await?).await?.rows_affected();
+        self.ring(queue).await;
+        Ok(u32::try_from(moved).unwrap_or(u32::MAX))
+    }
 }
 
-fn message(row: &Row) -> Result<ReceivedMessage, sqlx::Error> {
+fn message(row: &Row, locked_for: Duration) -> Result<ReceivedMessage, sqlx::Error> {
     let receipt = Receipt { sequence: row.try_get(0)?, token: row.try_get(1)? };
     let delivery_count = u32::try_from(row.try_get::<i64, _>(3)?).unwrap_or(u32::MAX);
-    Ok(ReceivedMessage { receipt, body: row.try_get(2)?, delivery_count })
+    Ok(ReceivedMessage { receipt, body: row.try_get(2)?, delivery_count, locked_for })
 }
 
 fn sql(template: &str) -> AssertSqlSafe<String> {
