@@ -525,7 +525,6 @@ async fn one_leads_and_workers_are_seen(store: &dyn Store, clock: &dyn Clock) {
     assert!(store.lead("x", "three", LEASE_MS).await.expect("answers"), "who leaves does not lead");
 }
 
-/// R11: 10 000 tasks in one stage, and results of 5 MB.
 /// Page by page, each job and task comes once, in the order of the whole list.
 async fn pages_are_complete_and_in_order(store: &dyn Store) {
     let whole = |jobs: Vec<Job>| jobs.into_iter().map(|job| job.job_id).collect::<Vec<_>>();
@@ -554,6 +553,7 @@ async fn pages_are_complete_and_in_order(store: &dyn Store) {
     assert_eq!(ids(store.tasks_page(running).await.expect("lists")), tasks[1..2]);
 }
 
+/// R11: 10 000 tasks in one stage, and results of 5 MB.
 async fn a_large_stage_and_large_results_work(store: &dyn Store) {
     const TASKS: u32 = 10_000;
     let tasks = planned(store, "large", TASKS).await;

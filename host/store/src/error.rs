@@ -19,6 +19,9 @@ pub enum StoreError {
     /// The server refuses the credentials.
     #[error("the database refuses the credentials: {0}")]
     Denied(#[source] sqlx::Error),
+    /// There is no token to show the server.
+    #[error("no credential for the database: {0}")]
+    Identity(#[from] geoworker_identity::IdentityError),
     /// The schema is not the one this version writes.
     #[error("the database has another version's schema: {0}")]
     Schema(#[source] sqlx::migrate::MigrateError),
@@ -44,9 +47,11 @@ impl StoreError {
     #[must_use]
     pub fn class(&self) -> RetryClass {
         match self {
-            Self::Unavailable(_) | Self::Conflict(_) | Self::DiskFull(_) | Self::Denied(_) => {
-                RetryClass::Transient
-            }
+            Self::Unavailable(_)
+            | Self::Conflict(_)
+            | Self::DiskFull(_)
+            | Self::Denied(_)
+            | Self::Identity(_) => RetryClass::Transient,
             Self::Schema(_) | Self::Corrupt(_) | Self::Refused(_) => RetryClass::Permanent,
             Self::Batch(error) => error.class(),
         }
@@ -58,7 +63,7 @@ impl StoreError {
         let code = match self {
             Self::DiskFull(_) => codes::DISK_FULL,
             Self::Schema(_) => codes::DATABASE_SCHEMA,
-            Self::Denied(_) => codes::DATABASE_DENIED,
+            Self::Denied(_) | Self::Identity(_) => codes::DATABASE_DENIED,
             Self::Batch(error) => return error.info(),
             _ => codes::DATABASE_UNAVAILABLE,
         };

@@ -12,6 +12,8 @@ mod sqlite;
 mod store;
 
 pub use error::StoreError;
-pub use postgres::{PostgresDatabase, PostgresSettings, PostgresStore};
+pub use postgres::{
+    PostgresCredential, PostgresDatabase, PostgresSettings, PostgresStore, TOKEN_SCOPE, TlsMode,
+};
 pub use sqlite::{SqliteDatabase, SqliteStore};
 pub use store::Store;

@@ -44,6 +44,15 @@ impl PrivatePostgres {
         self.folder.path().to_string_lossy().into_owned()
     }
 
+    /// Has one role show its password from the next reload of the configuration on; the others are trusted as before.
+    ///
+    /// # Panics
+    /// Where the cluster's file of rules cannot be written.
+    pub fn ask_for_passwords(&self, role: &str) {
+        let rules = format!("local all {role} scram-sha-256\nlocal all all trust\n");
+        std::fs::write(format!("{}/pg_hba.conf", self.data()), rules).expect("writes the rules");
+    }
+
     /// Stops the server without waiting for anybody and starts it again, as after a crash.
     ///
     /// # Panics
