@@ -38,7 +38,7 @@ pub(crate) struct Component {
 pub(crate) struct Health {
     /// The worst state.
     pub(crate) status: Condition,
-    /// By name: `process`, `loops`, `queue`, `database`, `plugins`.
+    /// By name: `process`, `loops`, `queue`, `database`, `storage`, `plugins`.
     #[schema(value_type = BTreeMap<String, Component>)]
     components: BTreeMap<&'static str, Component>,
 }
@@ -91,6 +91,7 @@ pub(crate) fn all(api: &Api) -> Health {
         seen.push(("loops", turning(&loops)));
         seen.push(("queue", queue(&loops)));
         seen.push(("database", database(platform)));
+        seen.push(("storage", storage(platform)));
         seen.push(("plugins", plugins(platform)));
     }
     let component = |(name, (state, detail)): (&'static str, Seen)| {
@@ -127,6 +128,10 @@ fn queue(loops: &[Loop]) -> Seen {
 
 fn database(platform: &Platform) -> Seen {
     if platform.database_answers() { FINE } else { failing("it does not answer: no work is taken") }
+}
+
+fn storage(platform: &Platform) -> Seen {
+    if platform.storage_answers() { FINE } else { failing("it does not answer: no work is taken") }
 }
 
 /// Messages of types that are not there wait; without any type there is nothing to run.

@@ -99,8 +99,9 @@ impl HttpMetrics {
         }
         let queues = &platform.settings.router.queues;
         for queue in [&queues.jobs, &queues.raster, &queues.vector, &queues.long] {
+            // A queue that this process may not look at is left out.
             let Ok(Ok(depth)) = tokio::time::timeout(DEPTH_TIME, platform.queue.depth(queue)).await else {
-                return;
+                continue;
             };
             for (state, messages) in [
                 ("active", depth.active),

@@ -22,7 +22,6 @@ macro_rules! codes {
 
 codes! {
     CONFIG_INVALID: "A setting is missing, contradictory or has an invalid value.", "Correct every setting that the message names, then start again.";
-    CONFIG_BACKEND_UNAVAILABLE: "The settings ask for a backend that this build does not contain.", "Unset the variables that the message names to run on the embedded default.";
     HTTP_BIND: "The address for HTTP cannot be listened on.", "Free it, or set GEOWORKER_HTTP to another one; port 0 takes any that is free, `off` none.";
     HTTP_ROUTE_UNKNOWN: "There is nothing at this address.", "GET /api/openapi.json tells what there is; modes without the job API serve only /livez, /readyz, /health and /metrics.";
     HTTP_METHOD: "This address does not take this method.", "Use one that the header `Allow` names.";
@@ -36,8 +35,11 @@ codes! {
     DATA_DIR_IN_USE: "Another server already runs on this data directory.", "Stop it, submit to it (`geoworker submit`), or give this one another --data-dir.";
     DATA_DIR_UNUSABLE: "The data directory cannot be created or written.", "Check its permissions and the free space, or give another --data-dir.";
     DATABASE_UNAVAILABLE: "The database did not answer or refused a statement.", "The platform retries. If it lasts, check the disk and the data directory's permissions.";
-    DATABASE_DENIED: "The database refuses the credentials.", "Check POSTGRES_USER and POSTGRES_PASSWORD and the server's access rules.";
+    DATABASE_DENIED: "The database refuses the credentials, or there is no token to show it.", "Check POSTGRES_USER and POSTGRES_PASSWORD, or the identity of this process, and the server's access rules.";
     DATABASE_SCHEMA: "The database was written by another version of geoworker.", "Start the version that wrote it, or give another --data-dir.";
+    QUEUE_UNAVAILABLE: "The message queue did not answer.", "The platform retries and nothing is lost. If it lasts, check the network and the broker.";
+    QUEUE_DENIED: "The broker refuses the credentials, or there is no token to show it.", "Check ServiceBusConnection, or the identity of this process: it needs to send and to listen on the four queues.";
+    QUEUE_NOT_FOUND: "The broker has no queue of this name.", "Create the queues of `geoworker config show`, or set the SERVICE_BUS_*_QUEUE variables.";
     DISK_FULL: "No space is left for scratch, outputs or the database, or an operation needs more of it than it may have.", "Free space, or raise `GEOWORKER_NATIVE_DISK_MB` where the message names a budget; the platform goes on by itself where it can.";
     JOB_TYPE_UNKNOWN: "No loaded plugin offers this job type.", "`geoworker plugin list` shows the job types and any plugin that failed to load.";
     TASK_TYPE_UNKNOWN: "No loaded plugin offers this task type.", "`geoworker plugin list` shows the task types. Tasks of a missing type wait until it is there.";
@@ -56,6 +58,8 @@ codes! {
     BLOB_ZONE_UNKNOWN: "There is no such zone.", "Use `bronze` for inputs and `silver` for outputs.";
     BLOB_ACCESS_DENIED: "A plugin used a zone that it did not declare.", "Tell the plugin's author: the zone and access belong into `zones` of `describe`.";
     BLOB_STORAGE: "Blob storage failed.", "The platform retries. If it lasts, check the storage.";
+    BLOB_STORAGE_UNAVAILABLE: "Blob storage does not answer.", "The work waits for it and loses no attempt. If it lasts, check the network and the storage account.";
+    BLOB_STORAGE_DENIED: "Blob storage refuses the credentials, or they do not reach so far.", "Check the storage account's connection string, or that the identity of this process may read bronze and write silver.";
     FILE_EMPTY: "The file has no bytes.", "Upload the file again; the transfer was probably cut off.";
     FILE_TOO_LARGE: "The file is above the size limit for submission.", "Split the file or ask the operator to raise the limit that the message names.";
     FILE_UNREADABLE: "The file cannot be read as a raster.", "Check that it is a raster in an allowed format and that it opens with gdalinfo; upload it again if it was cut off.";

@@ -88,8 +88,7 @@ async fn run(
     let _working = platform.truth.working();
     let progress: Progress = Arc::new(Mutex::new(None));
     let stops = Stops::new(interrupt);
-    let keeper =
-        keep(platform.clone(), task.clone(), message.receipt.clone(), Arc::clone(&progress), stops.clone());
+    let keeper = keep(platform.clone(), task.clone(), message.clone(), Arc::clone(&progress), stops.clone());
     let keeper = tokio::spawn(keeper.in_current_span());
     let outcome = attempt(platform, plugin, info, &task, job, progress, &stops.over, started).await;
     let outcome = if stops.cancelled.is_cancelled() { Outcome::Cancelled } else { outcome };
@@ -125,6 +124,10 @@ async fn attempt(
     }
     let binding = match binding(platform, plugin, info, task).await {
         Ok(binding) => binding,
+        Err(error) if error.code == codes::BLOB_STORAGE_UNAVAILABLE => {
+            platform.storage.went_away();
+            return Outcome::Deferred { reason: error.message, delay_ms: millis(DEFERRAL) };
+        }
         Err(error) => return decide(platform, task, Err(PluginError::Failed(error)), None),
     };
     // The first claim of a task finds nothing that was finished before.

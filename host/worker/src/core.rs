@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
-use geoworker_blobs::{BlobError, BlobRef};
+use geoworker_blobs::BlobRef;
 use geoworker_machine::routing::{ROUTE_FLAG, RouteFacts};
 use geoworker_machine::stage::{NextStep, next_step};
 use geoworker_machine::{ErrorInfo, JobId, JobState, RetryClass, TaskId, TaskState, codes};
@@ -16,6 +16,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use crate::platform::Platform;
+use crate::storage::is_away;
 use crate::submit::{blob_error, findings_error, plugin_error};
 
 /// Failed tasks whose errors are looked at for the job's own.
@@ -145,7 +146,7 @@ impl Platform {
             let facts = match self.zones.stat(&asked).await {
                 Ok(facts) => facts,
                 // Whether it is there cannot be told now: what is decided by its size must wait.
-                Err(error @ BlobError::Unavailable(_)) => return Err(blob_error(&error)),
+                Err(error) if is_away(&error) => return Err(blob_error(&error)),
                 Err(_) => continue,
             };
             found.push(FileFacts {

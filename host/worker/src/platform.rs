@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::pulse::Pulse;
 use crate::scratch::ScratchRoot;
 use crate::settings::WorkerSettings;
+use crate::storage::Storage;
 use crate::truth::Truth;
 
 /// Truth, transport, blobs, plugins and settings. Clones share everything.
@@ -34,6 +35,7 @@ pub struct Platform {
     pub metrics: Arc<Metrics>,
     pub(crate) outbox_written: Arc<Notify>,
     pub(crate) truth: Arc<Truth>,
+    pub(crate) storage: Arc<Storage>,
     pub(crate) scratch: Arc<ScratchRoot>,
     /// What the native operations of this process share.
     pub(crate) admission: Arc<Admission>,
@@ -51,6 +53,7 @@ impl Platform {
     ) -> Self {
         let settings = Arc::new(settings);
         let (outbox_written, truth, scratch) = (Arc::default(), Arc::default(), Arc::default());
+        let storage = Arc::default();
         let admission = Arc::new(Admission::new(settings.memory_bytes));
         let (pulse, metrics) = (Arc::default(), Arc::default());
         Self {
@@ -63,6 +66,7 @@ impl Platform {
             metrics,
             outbox_written,
             truth,
+            storage,
             scratch,
             admission,
         }
@@ -72,6 +76,12 @@ impl Platform {
     #[must_use]
     pub fn database_answers(&self) -> bool {
         self.truth.is_there()
+    }
+
+    /// Whether the blob storage answers; where it does not, no work is taken (R18).
+    #[must_use]
+    pub fn storage_answers(&self) -> bool {
+        self.storage.is_there()
     }
 
     /// Tasks that run in this process.

@@ -189,12 +189,11 @@ pub fn blob_error(error: &BlobError) -> ErrorInfo {
         BlobError::UnknownZone(..) => (codes::BLOB_ZONE_UNKNOWN, RetryClass::Permanent),
         BlobError::NotFound(_) => (codes::BLOB_NOT_FOUND, RetryClass::Permanent),
         BlobError::Full => (codes::DISK_FULL, RetryClass::Transient),
-        BlobError::Denied(_) => (codes::BLOB_STORAGE, RetryClass::Permanent),
-        BlobError::Io(_)
-        | BlobError::Busy
-        | BlobError::Fenced
-        | BlobError::Changed(_)
-        | BlobError::Unavailable(_) => (codes::BLOB_STORAGE, RetryClass::Transient),
+        BlobError::Denied(_) => (codes::BLOB_STORAGE_DENIED, RetryClass::Transient),
+        BlobError::Io(_) | BlobError::Busy | BlobError::Fenced | BlobError::Changed(_) => {
+            (codes::BLOB_STORAGE, RetryClass::Transient)
+        }
+        BlobError::Unavailable(_) => (codes::BLOB_STORAGE_UNAVAILABLE, RetryClass::Transient),
     };
     ErrorInfo::new(code, class, error.to_string())
 }
