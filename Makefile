@@ -13,7 +13,8 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 endif
 VENV := $(CURDIR)/.venv
 
-.PHONY: help setup plugins build demo test test-rust test-referee check lint docs bench bench-queue soak simulate clean
+.PHONY: help setup plugins build demo test test-rust test-referee check lint docs bench bench-queue bench-cloud soak \
+	soak-cloud simulate emulator clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,7 +28,8 @@ plugins: setup ## Build the WebAssembly guests into plugins/dist
 build: plugins ## Build the optimised binary into bin/geoworker
 	@# All members at once: one set of features for binary and tests, so that no dependency is compiled twice.
 	cargo build --release --locked --workspace --bins
-	@mkdir -p bin && cp $(CARGO_TARGET_DIR)/release/geoworker bin/geoworker.new && mv bin/geoworker.new bin/geoworker
+	@mkdir -p bin && for name in geoworker geoworker-servicebus-emulator; do \
+	    cp $(CARGO_TARGET_DIR)/release/$$name bin/$$name.new && mv bin/$$name.new bin/$$name; done
 
 demo: build ## The main job on a real raster, embedded default
 	@tools/demo
@@ -35,10 +37,12 @@ demo: build ## The main job on a real raster, embedded default
 test: test-rust test-referee ## All tests
 
 test-rust: plugins
-	cargo test --release --locked --workspace
+	@tools/install-azurite
+	GEOWORKER_AZURITE=$(CURDIR)/.node/azurite-blob cargo test --release --locked --workspace
 	@tools/test-plugins
 
 test-referee: build $(VENV)/ready
+	@tools/install-azurite
 	$(VENV)/bin/python -m pytest -q -c tests/referee/pytest.ini -rs tests/referee
 
 $(VENV)/ready: tests/referee/requirements.txt
@@ -64,12 +68,23 @@ bench-queue: build $(VENV)/ready ## Empty tasks through PostgreSQL beside procra
 	$(VENV)/bin/pip install -q --disable-pip-version-check -r tests/bench/requirements.txt
 	$(VENV)/bin/python tests/bench/workers.py
 
+bench-cloud: build $(VENV)/ready ## Tasks through Service Bus, and a large COG to a blob server beside GDAL; SIZE=megabytes
+	@tools/install-azurite
+	$(VENV)/bin/python tests/bench/cloud.py --size $(or $(SIZE),500)
+
+emulator: build ## A Service Bus on this machine, for developers; PORT=n
+	bin/geoworker-servicebus-emulator --port $(or $(PORT),5672)
+
 soak: build $(VENV)/ready ## 300 jobs, 4 workers and a saboteur on a private PostgreSQL; SEED=n
 	$(VENV)/bin/python tests/soak/soak.py --seed $(or $(SEED),1)
+
+soak-cloud: build $(VENV)/ready ## The soak over Service Bus and blob storage with faults; SEED=n
+	@tools/install-azurite
+	$(VENV)/bin/python tests/soak/cloud_soak.py --seed $(or $(SEED),1)
 
 simulate: build ## Many seeds of the simulation, then every rule broken once; SEEDS=n
 	$(CARGO_TARGET_DIR)/release/geoworker-simulation --seeds $(or $(SEEDS),20000)
 	$(CARGO_TARGET_DIR)/release/geoworker-simulation --mutations --seeds 400
 
 clean: ## Remove what was built
-	rm -rf bin plugins/dist plugins/dist-example plugins/dist-hostile plugins/dist-simulation plugins/target $(VENV) .geoworker
+	rm -rf bin plugins/dist plugins/dist-example plugins/dist-hostile plugins/dist-simulation plugins/target $(VENV) .node .geoworker

@@ -59,6 +59,9 @@ port where that is taken; off: none]. Beyond loopback the job API wants GEOWORKE
     /// List the tasks of a job, show, cancel or retry one.
     #[command(subcommand)]
     Tasks(TasksCommand),
+    /// Count the messages of the queues, look at those that were set aside, put them back.
+    #[command(subcommand)]
+    Queues(QueuesCommand),
     /// List the workers on this database, with what they run and when they were last seen.
     Workers,
     /// Look at plugins.
@@ -67,7 +70,7 @@ port where that is taken; off: none]. Beyond loopback the job API wants GEOWORKE
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Put, list and get blobs of the embedded zones.
+    /// Put, list and get blobs of the zones.
     #[command(subcommand)]
     Blobs(BlobsCommand),
     /// Make a Cloud Optimized GeoTIFF of a file, without a queue.
@@ -105,6 +108,31 @@ pub(crate) struct ServeArgs {
     /// Exit after one task, or when none came within 30 s.
     #[arg(long, conflicts_with = "max_tasks")]
     pub(crate) once: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueuesCommand {
+    /// Count the messages of all queues. Of a long queue of Service Bus only the first ones are counted.
+    List,
+    /// List messages that were set aside, with the reason, oldest first.
+    #[command(after_help = "Example:\n  geoworker queues dead-letters long-running-tasks")]
+    DeadLetters {
+        /// Name of the queue.
+        queue: String,
+        /// At most this many.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Put messages that were set aside back into their queue, oldest first. What they are about decides what becomes of
+    /// them: a hint about a task that is over is dropped.
+    #[command(after_help = "Example:\n  geoworker queues redrive long-running-tasks --limit 10")]
+    Redrive {
+        /// Name of the queue.
+        queue: String,
+        /// At most this many.
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,15 +1,20 @@
 //! Configuration: environment and flags to checked values. Everything that is wrong is named at once (R5).
 
+mod backends;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use geoworker_api::HttpSettings;
+use geoworker_identity::TokenSource;
 use geoworker_machine::routing::{DEFAULT_SIZE_THRESHOLD_MB, QueueNames, Router};
 use geoworker_machine::{AppMode, ErrorInfo, RetryPolicy, codes};
-use geoworker_store::PostgresSettings;
 use geoworker_worker::{Slots, WorkerSettings};
 use serde_json::{Value, json};
 
+pub(crate) use self::backends::{Backends, Blobs, Database, Transport, ZONES};
 use crate::cli::Cli;
 use crate::http_config;
 use crate::logging::LogSettings;
@@ -25,17 +30,8 @@ pub(crate) struct Config {
     pub(crate) limits_file: Option<PathBuf>,
     pub(crate) log: LogSettings,
     pub(crate) worker: WorkerSettings,
-    pub(crate) backend: Backend,
+    pub(crate) backends: Backends,
     pub(crate) http: Option<HttpSettings>,
-}
-
-/// Where truth and transport are.
-#[derive(Debug, Clone)]
-pub(crate) enum Backend {
-    /// A SQLite file in the data directory, for one server.
-    Embedded,
-    /// A PostgreSQL database, for any number of workers.
-    Postgres(PostgresSettings),
 }
 
 /// Where settings come from: the environment, or a table in tests.
@@ -57,9 +53,9 @@ impl Config {
     /// Reads flags and environment.
     ///
     /// # Errors
-    /// One `CONFIG_INVALID` that names everything that is wrong, or `CONFIG_BACKEND_UNAVAILABLE`.
+    /// One `CONFIG_INVALID` that names everything that is wrong.
     pub(crate) fn read(cli: &Cli, source: &dyn Source) -> Result<Self, ErrorInfo> {
-        let mut reader = Reader { source, problems: Vec::new() };
+        let mut reader = Reader { source, problems: Vec::new(), identity: None };
         let mode = reader.mode();
         let folder =
             |flag: &Option<PathBuf>, name: &str| flag.clone().or_else(|| source.get(name).map(PathBuf::from));
@@ -72,14 +68,13 @@ impl Config {
             format: source.get("LOG_FORMAT").unwrap_or_default(),
             app_name: worker.app_name.clone(),
         };
-        let backend = reader.backend(mode);
+        let backends = reader.backends(mode);
         let http = http_config::read(mode, source, &mut reader.problems);
         if !reader.problems.is_empty() {
             return Err(ErrorInfo::permanent(codes::CONFIG_INVALID, reader.problems.join("; ")));
         }
-        check_available(source)?;
         let limits_file = source.get("GEOWORKER_LIMITS").map(PathBuf::from);
-        Ok(Self { data_dir, plugins, limits_file, log, worker, backend, http })
+        Ok(Self { data_dir, plugins, limits_file, log, worker, backends, http })
     }
 
     /// For `config show`. There are no secrets in the embedded default; those of the environment are redacted.
@@ -92,13 +87,7 @@ impl Config {
             "data_dir": self.data_dir,
             "plugins": self.plugins,
             "limits_file": self.limits_file,
-            "backends": match &self.backend {
-                Backend::Embedded => json!({"database": "sqlite", "queue": "sqlite", "blobs": "folders"}),
-                Backend::Postgres(postgres) => {
-                    let place = format!("postgres {postgres:?}");
-                    json!({"database": place, "queue": place, "blobs": "folders"})
-                }
-            },
+            "backends": self.backends.to_json(),
             "queues": worker.router.queues,
             "size_threshold_mb": worker.router.size_threshold_bytes / 1_000_000,
             "long_running_task_types": worker.router.long_running_types,
@@ -115,11 +104,19 @@ impl Config {
             "native_threads": worker.native_threads,
             "log_level": self.log.level,
             "http": http_config::to_json(self.http.as_ref()),
-            "ServiceBusConnection": redacted("ServiceBusConnection"),
-            "POSTGRES_PASSWORD": redacted("POSTGRES_PASSWORD")
+            "secrets": SECRETS.iter().map(|name| (*name, redacted(name))).collect::<BTreeMap<_, _>>()
         })
     }
 }
+
+/// Variables whose values are never printed.
+const SECRETS: [&str; 5] = [
+    "POSTGRES_PASSWORD",
+    "ServiceBusConnection",
+    "BRONZE_STORAGE_CONNECTION",
+    "SILVER_STORAGE_CONNECTION",
+    "GEOWORKER_API_TOKEN",
+];
 
 fn redacted(name: &str) -> Option<&'static str> {
     Environment.get(name).map(|_| "(set, redacted)")
@@ -138,6 +135,7 @@ fn default_plugins() -> PathBuf {
 struct Reader<'a> {
     source: &'a dyn Source,
     problems: Vec<String>,
+    identity: Option<Arc<dyn TokenSource>>,
 }
 
 impl Reader<'_> {
@@ -243,29 +241,6 @@ impl Reader<'_> {
             },
         )
     }
-
-    /// Every mode but standalone shares a database with others; standalone may.
-    fn backend(&mut self, mode: AppMode) -> Backend {
-        const NEEDED: [&str; 3] = ["POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_DATABASE"];
-        let asked = NEEDED.iter().any(|name| self.source.get(name).is_some());
-        if mode == AppMode::Standalone && !asked {
-            return Backend::Embedded;
-        }
-        let missing: Vec<&str> = NEEDED.into_iter().filter(|name| self.source.get(name).is_none()).collect();
-        if !missing.is_empty() {
-            let who = if asked { "PostgreSQL".to_owned() } else { format!("APP_MODE={mode}") };
-            self.problems.push(format!("{who} needs {}", missing.join(", ")));
-        }
-        let text = |name: &str| self.source.get(name).unwrap_or_default();
-        let settings = PostgresSettings {
-            host: text("POSTGRES_HOST"),
-            port: 0,
-            user: text("POSTGRES_USER"),
-            password: self.source.get("POSTGRES_PASSWORD"),
-            database: text("POSTGRES_DATABASE"),
-        };
-        Backend::Postgres(PostgresSettings { port: self.number("POSTGRES_PORT", 5432), ..settings })
-    }
 }
 
 /// Unique among the workers of a database: number and start of the process tell those of one machine apart.
@@ -273,18 +248,6 @@ fn worker_id(app_name: &str) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let started = chrono::Utc::now().timestamp_millis();
     format!("{app_name}-{}-{}-{started:x}", host.trim(), std::process::id())
-}
-
-/// Says so where settings ask for what this build does not contain, instead of ignoring them.
-fn check_available(source: &dyn Source) -> Result<(), ErrorInfo> {
-    let names =
-        ["ServiceBusConnection", "SERVICE_BUS_NAMESPACE", "BRONZE_STORAGE_ACCOUNT", "SILVER_STORAGE_ACCOUNT"];
-    let set: Vec<&str> = names.into_iter().filter(|name| source.get(name).is_some()).collect();
-    if set.is_empty() {
-        return Ok(());
-    }
-    let message = format!("this build has SQLite, PostgreSQL and folders, and {} is set", set.join(", "));
-    Err(ErrorInfo::permanent(codes::CONFIG_BACKEND_UNAVAILABLE, message))
 }
 
 #[cfg(test)]
@@ -354,16 +317,83 @@ mod tests {
         assert!(unknown.message.contains("worker_docker"), "{}", unknown.message);
     }
 
+    /// Asks for something that is not there or contradicts itself; every problem is named.
+    fn problems(variables: &[(&'static str, &'static str)]) -> String {
+        let error = read(variables).expect_err("is refused");
+        assert_eq!(error.code, codes::CONFIG_INVALID);
+        error.message
+    }
+
+    const SHARED: [(&str, &str); 4] = [
+        ("POSTGRES_HOST", "db"),
+        ("POSTGRES_USER", "geo"),
+        ("POSTGRES_DATABASE", "geo"),
+        ("POSTGRES_PASSWORD", "hunter2"),
+    ];
+    const BUS: &str =
+        "Endpoint=sb://bus.servicebus.windows.net/;SharedAccessKeyName=geo;SharedAccessKey=aHVudGVyMw==";
+    const BRONZE: &str = "AccountName=bronze;AccountKey=aHVudGVyNA==;BlobEndpoint=https://bronze.example/";
+    const SILVER: &str = "AccountName=silver;AccountKey=aHVudGVyNQ==;BlobEndpoint=https://silver.example/";
+
+    /// R5: what is incomplete or contradictory is named, all of it.
     #[test]
-    fn settings_of_missing_backends_are_not_ignored() {
-        let error = read(&[("SERVICE_BUS_NAMESPACE", "bus")]).expect_err("is refused");
-        assert_eq!(error.code, codes::CONFIG_BACKEND_UNAVAILABLE);
-        let error = read(&[("POSTGRES_HOST", "db")]).expect_err("is incomplete");
-        assert!(error.message.contains("POSTGRES_USER, POSTGRES_DATABASE"), "{}", error.message);
+    fn backends_are_checked_together() {
+        let incomplete = problems(&[("POSTGRES_HOST", "db")]);
+        assert!(incomplete.contains("POSTGRES_USER, POSTGRES_DATABASE"), "{incomplete}");
+        let alone = problems(&[("ServiceBusConnection", BUS), ("BRONZE_STORAGE_CONNECTION", BRONZE)]);
+        for part in ["POSTGRES_HOST", "SILVER_STORAGE_ACCOUNT or SILVER_STORAGE_CONNECTION"] {
+            assert!(alone.contains(part), "{part} is not in: {alone}");
+        }
+        let twice = [
+            ("ServiceBusConnection", BUS),
+            ("SERVICE_BUS_NAMESPACE", "bus"),
+            ("BRONZE_STORAGE_CONNECTION", BRONZE),
+            ("BRONZE_STORAGE_ACCOUNT", "bronze"),
+            ("SILVER_STORAGE_CONNECTION", "AccountName=silver"),
+        ];
+        let twice = problems(&[&SHARED[..], &twice].concat());
+        for part in
+            ["SERVICE_BUS_NAMESPACE are both set", "BRONZE_STORAGE_CONNECTION are both set", "AccountKey"]
+        {
+            assert!(twice.contains(part), "{part} is not in: {twice}");
+        }
         assert!(read(&[("GEOWORKER_LEASE_SECONDS", "0")]).is_err());
-        assert_eq!(
-            read(&[("GEOWORKER_LEASE_SECONDS", "0.5")]).expect("is valid").worker.lease,
-            Duration::from_millis(500)
-        );
+        let short = read(&[("GEOWORKER_LEASE_SECONDS", "0.5")]).expect("is valid");
+        assert_eq!(short.worker.lease, Duration::from_millis(500));
+    }
+
+    /// A token is shown in clear: only a server that proved itself may see it.
+    #[test]
+    fn tokens_need_a_proven_server() {
+        let weak = problems(&[&SHARED[..3], &[("POSTGRES_SSLMODE", "require")]].concat());
+        assert!(weak.contains("verify-full"), "{weak}");
+        let config = read(&SHARED[..3]).expect("is valid");
+        let shown = config.to_json().to_string();
+        assert!(shown.contains("(token, TLS verify-full)"), "{shown}");
+        assert!(problems(&[&SHARED[..], &[("POSTGRES_SSLMODE", "on")]].concat()).contains("verify-ca"));
+    }
+
+    /// R6: nothing that opens a door is printed.
+    #[test]
+    fn no_secret_is_shown() {
+        let cloud = [
+            ("ServiceBusConnection", BUS),
+            ("BRONZE_STORAGE_CONNECTION", BRONZE),
+            ("SILVER_STORAGE_CONNECTION", SILVER),
+        ];
+        let config = read(&[&SHARED[..], &cloud].concat()).expect("is valid");
+        let shown = format!("{} {config:?}", config.to_json());
+        for place in ["bus.servicebus.windows.net", "bronze.example", "silver.example"] {
+            assert!(shown.contains(place), "{place} is not in: {shown}");
+        }
+        for secret in ["hunter2", "aHVudGVy", "hunter3"] {
+            assert!(!shown.contains(secret), "{secret} is in: {shown}");
+        }
+        let plain = [(
+            "ServiceBusConnection",
+            "Endpoint=sb://elsewhere;SharedAccessKeyName=geo;SharedAccessKey=aHVudGVyMw==;UseDevelopmentEmulator=true",
+        )];
+        let refused = problems(&[&SHARED[..], &plain].concat());
+        assert!(refused.contains("elsewhere") && !refused.contains("aHVudGVy"), "{refused}");
     }
 }

@@ -5,22 +5,22 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use geoworker_blobs::{FolderZones, Zones};
+use geoworker_blobs::{AzureZones, FolderZones, Zones};
 use geoworker_machine::{ErrorInfo, codes};
 use geoworker_plugins::{Limits, PluginEngine, Registry, load_directory};
-use geoworker_queue::{EmbeddedQueue, PostgresQueue, Queue, QueueSettings};
+use geoworker_queue::{EmbeddedQueue, PostgresQueue, Queue, QueueSettings, ServiceBusQueue};
+use geoworker_servicebus::Client;
 use geoworker_store::{PostgresDatabase, PostgresStore, SqliteDatabase, SqliteStore, Store};
 use geoworker_worker::Platform;
 
-use crate::config::{Backend, Config};
-
-/// Zones of the embedded default.
-const ZONES: [&str; 2] = ["bronze", "silver"];
+use crate::config::{Blobs, Config, Database as Backend, Transport, ZONES};
 
 /// Everything that a command works on.
 pub(crate) struct Context {
     pub(crate) platform: Platform,
     database: Database,
+    /// Connection to the broker, where it is another one than the database.
+    bus: Option<Client>,
 }
 
 enum Database {
@@ -49,8 +49,8 @@ impl Context {
     async fn open_with(config: &Config, registry: Registry) -> Result<Self, ErrorInfo> {
         create_data_dir(&config.data_dir)?;
         let settings = QueueSettings { lock: config.worker.lease, ..QueueSettings::default() };
-        let (database, store, queue) = match &config.backend {
-            Backend::Embedded => {
+        let (database, store, queue) = match &config.backends.database {
+            Backend::Sqlite => {
                 let file = config.data_dir.join("geoworker.db");
                 let db = SqliteDatabase::open(&file).await.map_err(|error| error.info())?;
                 let store: Arc<dyn Store> = Arc::new(SqliteStore::new(db.clone()));
@@ -64,13 +64,24 @@ impl Context {
                 (Database::Postgres(db), store, queue)
             }
         };
+        let (queue, bus) = match &config.backends.transport {
+            Transport::Database => (queue, None),
+            Transport::ServiceBus(settings) => {
+                let client = Client::new(settings.clone());
+                let queue: Arc<dyn Queue> = Arc::new(ServiceBusQueue::new(client.clone()));
+                (queue, Some(client))
+            }
+        };
         let platform =
             Platform::new(store, queue, open_zones(config)?, Arc::new(registry), config.worker.clone());
-        Ok(Self { platform, database })
+        Ok(Self { platform, database, bus })
     }
 
-    /// Closes the database after what runs.
+    /// Closes the connections after what runs; messages that nobody took are given back.
     pub(crate) async fn close(self) {
+        if let Some(bus) = self.bus {
+            bus.close().await;
+        }
         match self.database {
             Database::Sqlite(db) => db.close().await,
             Database::Postgres(db) => db.close().await,
@@ -100,12 +111,16 @@ pub(crate) fn engine() -> Result<PluginEngine, ErrorInfo> {
     PluginEngine::new().map_err(|error| ErrorInfo::permanent(codes::PLUGIN_COMPILE, error.to_string()))
 }
 
-/// The zones: folders of the data directory.
+/// The zones: storage accounts, or folders of the data directory.
 ///
 /// # Errors
 /// `DATA_DIR_UNUSABLE` where a folder cannot be created.
 pub(crate) fn open_zones(config: &Config) -> Result<Arc<dyn Zones>, ErrorInfo> {
     let data_dir = &config.data_dir;
+    if let Blobs::Azure(accounts) = &config.backends.blobs {
+        let zones = AzureZones::open(accounts.clone());
+        return Ok(Arc::new(zones.map_err(|error| geoworker_worker::blob_error(&error))?));
+    }
     let roots: BTreeMap<_, _> =
         ZONES.iter().map(|zone| ((*zone).to_owned(), data_dir.join("zones").join(zone))).collect();
     let zones = FolderZones::open(&roots).map_err(|error| unusable(data_dir, &error))?;

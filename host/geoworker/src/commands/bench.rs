@@ -8,7 +8,7 @@ use geoworker_worker::{Shutdown, Submission};
 use serde_json::{Value, json};
 
 use super::wait::wait;
-use crate::config::{Backend, Config};
+use crate::config::{Backends, Config};
 use crate::context::{Context, engine};
 use crate::exit::{OK, Outcome};
 use crate::output;
@@ -85,7 +85,7 @@ fn micros(duration: Duration) -> f64 {
 
 async fn throughput(config: &Config, tasks: u32) -> Result<Value, ErrorInfo> {
     let mut config = config.clone();
-    config.backend = Backend::Embedded;
+    config.backends = Backends::embedded();
     config.worker.exclusive = true;
     let context = Context::open(&config).await?;
     let shutdown = Shutdown::default();

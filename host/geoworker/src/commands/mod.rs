@@ -8,6 +8,7 @@ mod explain;
 mod jobs;
 pub(crate) mod native_op;
 mod plugin;
+mod queues;
 mod run;
 mod serve;
 mod signals;
@@ -45,6 +46,7 @@ async fn dispatch(cli: &Cli, config: &Config) -> Outcome {
         Command::Run(args) => run::run(config, args, cli.json).await,
         Command::Jobs(args) => jobs::run(config, args, cli.json).await,
         Command::Tasks(command) => tasks::run(config, command, cli.json).await,
+        Command::Queues(command) => queues::run(config, command, cli.json).await,
         Command::Workers => workers::run(config, cli.json).await,
         Command::Plugin(command) => plugin::run(config, command, cli.json).await,
         Command::Config(ConfigCommand::Show) => config::run(config, cli.json),

@@ -8,7 +8,7 @@ use super::signals::{Signals, interrupted};
 use super::submit::submit;
 use super::wait::{print_end, wait};
 use crate::cli::RunArgs;
-use crate::config::{Backend, Config};
+use crate::config::{Config, Database};
 use crate::context::{Context, create_data_dir};
 use crate::exit::Outcome;
 use crate::server_lock::ServerLock;
@@ -16,7 +16,7 @@ use crate::server_lock::ServerLock;
 pub(crate) async fn run(config: &Config, args: &RunArgs, json: bool) -> Outcome {
     create_data_dir(&config.data_dir)?;
     let mut signals = Signals::listen()?;
-    let embedded = matches!(config.backend, Backend::Embedded);
+    let embedded = matches!(config.backends.database, Database::Sqlite);
     let lock = if embedded { ServerLock::try_take(&config.data_dir)? } else { None };
     let mut config = config.clone();
     config.worker.exclusive = lock.is_some();

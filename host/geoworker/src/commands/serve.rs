@@ -8,7 +8,7 @@ use geoworker_worker::Shutdown;
 
 use super::signals::{Signals, interrupted};
 use crate::cli::ServeArgs;
-use crate::config::{Backend, Config};
+use crate::config::{Config, Database};
 use crate::context::{Context, create_data_dir};
 use crate::exit::{OK, Outcome};
 use crate::server_lock::ServerLock;
@@ -23,7 +23,7 @@ pub(crate) async fn run(config: &Config, args: &ServeArgs) -> Outcome {
     config.worker.max_tasks = if args.once { Some(1) } else { args.max_tasks };
     config.worker.until_idle = args.once;
     create_data_dir(&config.data_dir)?;
-    let embedded = matches!(config.backend, Backend::Embedded);
+    let embedded = matches!(config.backends.database, Database::Sqlite);
     config.worker.exclusive = embedded;
     let _lock = embedded.then(|| ServerLock::take(&config.data_dir)).transpose()?;
     let shutdown = Shutdown::default();
