@@ -10,6 +10,7 @@ import pytest
 
 from postgres import Postgres
 
+pytest_plugins = ["cloud_fixtures"]
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = ROOT / "bin" / "geoworker"
 SHARED = ROOT.parent / "shared" / "data"

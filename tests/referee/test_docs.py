@@ -44,15 +44,15 @@ def test_the_documented_limits_are_accepted(make_geoworker, tmp_path):
 
 
 def test_every_setting_is_documented():
-    files = [ROOT / "host/geoworker/src" / name for name in ("config.rs", "http_config.rs")]
+    files = [ROOT / "host/geoworker/src" / name for name in ("config.rs", "config/backends.rs", "http_config.rs")]
     code = "".join(file.read_text().split("#[cfg(test)]")[0] for file in files)
-    names = set(re.findall(r'"((?:GEOWORKER|RASTER|SERVICE_BUS|LOG|APP|LONG)_[A-Z_]+)"', code)) - {"SERVICE_BUS_NAMESPACE"}
+    names = set(re.findall(r'"((?:GEOWORKER|RASTER|SERVICE_BUS|POSTGRES|LOG|APP|LONG)_[A-Z_]+)"', code))
     text = (ROOT / "docs/operators.md").read_text()
     assert not [name for name in sorted(names) if f"`{name}`" not in text]
 
 
 def test_links_lead_somewhere():
-    for document in [*DOCUMENTS, "ARCHITECTURE.md", "wit/README.md"]:
+    for document in [*DOCUMENTS, "docs/deploy.md", "tests/servicebus-emulator/README.md", "ARCHITECTURE.md", "wit/README.md"]:
         folder = (ROOT / document).parent
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / document).read_text()):
             assert (folder / target).exists(), f"{document}: {target}"

@@ -381,6 +381,8 @@ class Fleet:
 class Saboteur:
     """Does harm, by a plan made from the seed."""
 
+    USUAL = ["kill"] * 5 + ["freeze"] * 3 + ["terminate"] * 2
+
     def __init__(self, fleet, random_source, disk, figures):
         self.fleet = fleet
         self.random = random_source
@@ -390,8 +392,7 @@ class Saboteur:
 
     def plan(self, length, required):
         """Harm in random order; what is required is in it."""
-        usual = ["kill"] * 5 + ["freeze"] * 3 + ["terminate"] * 2
-        rest = [self.random.choice(usual) for _ in range(max(0, length - len(required)))]
+        rest = [self.random.choice(self.USUAL) for _ in range(max(0, length - len(required)))]
         plan = [*required, *rest]
         self.random.shuffle(plan)
         return plan
@@ -483,6 +484,8 @@ class Saboteur:
 
 
 class Soak:
+    saboteur = Saboteur
+
     def __init__(self, seed=1, jobs=300, workers=4, minutes=None, full_disk=True, actions=None, required=None, binary=BINARY, keep=False,
                  say=print, limit_minutes=None):
         self.seed = seed
@@ -584,7 +587,7 @@ class Soak:
         started = time.monotonic()
         data, disk = self._disk(stack, expected[1], blobs)
         fleet = self._fleet(stack, "disturbed", data, blobs)
-        saboteur = Saboteur(fleet, random_source, disk, self.figures)
+        saboteur = self.saboteur(fleet, random_source, disk, self.figures)
         required = self.required or ["kill", "freeze", "terminate", "restart_database", "crash_database"]
         plan = saboteur.plan(self.actions, required + (["fill_disk"] if disk else []))
         self.say(f"disturbed: {len(plan)} harms: {', '.join(plan)}")
