@@ -19,8 +19,8 @@ use crate::state::Api;
 const CORRELATION: &str = "x-correlation-id";
 const CORRELATION_CHARACTERS: usize = 16;
 /// Jobs and tasks of a page where nothing is asked for, and at most.
-const JOBS: (u32, u32) = (20, 1000);
-const TASKS: (u32, u32) = (1000, 20_000);
+const JOBS: (u32, u32) = (20, 200);
+const TASKS: (u32, u32) = (500, 2000);
 
 /// A run that was accepted or found.
 #[derive(Debug, Serialize, ToSchema)]
@@ -105,7 +105,7 @@ pub(crate) struct JobsQuery {
     state: Option<JobState>,
     /// `next` of the page before.
     after: Option<JobId>,
-    /// 1 to 1000; default 20.
+    /// 1 to 200; default 20.
     limit: Option<u32>,
 }
 
@@ -154,7 +154,7 @@ pub(crate) struct TasksQuery {
     state: Option<TaskState>,
     /// `next` of the page before.
     after: Option<TaskId>,
-    /// 1 to 20000; default 1000.
+    /// 1 to 2000; default 500.
     limit: Option<u32>,
 }
 

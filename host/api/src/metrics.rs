@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use geoworker_worker::Platform;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::metrics::counter::Counter;
@@ -64,9 +64,9 @@ impl HttpMetrics {
     }
 
     /// Counts an answer.
-    pub(crate) fn answered(&self, method: &Method, route: &str, status: StatusCode) {
+    pub(crate) fn answered(&self, method: &str, route: &str, status: StatusCode) {
         let labels = [
-            ("method", method.to_string()),
+            ("method", method.to_owned()),
             ("route", route.to_owned()),
             ("status", status.as_u16().to_string()),
         ];
@@ -97,8 +97,15 @@ impl HttpMetrics {
             }
             *asked = Some(Instant::now());
         }
-        let queues = &platform.settings.router.queues;
-        for queue in [&queues.jobs, &queues.raster, &queues.vector, &queues.long] {
+        let (serves, queues) = (platform.settings.mode.properties(), &platform.settings.router.queues);
+        // Others may be closed to this process.
+        let served = [
+            (serves.jobs_queue, &queues.jobs),
+            (serves.raster_queue, &queues.raster),
+            (serves.vector_queue, &queues.vector),
+            (serves.long_queue, &queues.long),
+        ];
+        for (_, queue) in served.into_iter().filter(|(served, _)| *served) {
             // A queue that this process may not look at is left out.
             let Ok(Ok(depth)) = tokio::time::timeout(DEPTH_TIME, platform.queue.depth(queue)).await else {
                 continue;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use geoworker_blobs::{AzureZones, FolderZones, Zones};
 use geoworker_machine::{ErrorInfo, codes};
@@ -14,6 +15,9 @@ use geoworker_store::{PostgresDatabase, PostgresStore, SqliteDatabase, SqliteSto
 use geoworker_worker::Platform;
 
 use crate::config::{Blobs, Config, Database as Backend, Transport, ZONES};
+
+/// Longest goodbye to the broker.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Everything that a command works on.
 pub(crate) struct Context {
@@ -49,27 +53,27 @@ impl Context {
     async fn open_with(config: &Config, registry: Registry) -> Result<Self, ErrorInfo> {
         create_data_dir(&config.data_dir)?;
         let settings = QueueSettings { lock: config.worker.lease, ..QueueSettings::default() };
-        let (database, store, queue) = match &config.backends.database {
+        let (database, store): (_, Arc<dyn Store>) = match &config.backends.database {
             Backend::Sqlite => {
                 let file = config.data_dir.join("geoworker.db");
                 let db = SqliteDatabase::open(&file).await.map_err(|error| error.info())?;
-                let store: Arc<dyn Store> = Arc::new(SqliteStore::new(db.clone()));
-                let queue: Arc<dyn Queue> = Arc::new(EmbeddedQueue::new(db.clone(), settings));
-                (Database::Sqlite(db), store, queue)
+                (Database::Sqlite(db.clone()), Arc::new(SqliteStore::new(db)))
             }
             Backend::Postgres(postgres) => {
                 let db = PostgresDatabase::open(postgres).await.map_err(|error| error.info())?;
-                let store: Arc<dyn Store> = Arc::new(PostgresStore::new(db.clone()));
-                let queue: Arc<dyn Queue> = Arc::new(PostgresQueue::new(db.clone(), settings));
-                (Database::Postgres(db), store, queue)
+                (Database::Postgres(db.clone()), Arc::new(PostgresStore::new(db)))
             }
         };
-        let (queue, bus) = match &config.backends.transport {
-            Transport::Database => (queue, None),
-            Transport::ServiceBus(settings) => {
+        let (queue, bus): (Arc<dyn Queue>, _) = match (&config.backends.transport, &database) {
+            (Transport::ServiceBus(settings), _) => {
                 let client = Client::new(settings.clone());
-                let queue: Arc<dyn Queue> = Arc::new(ServiceBusQueue::new(client.clone()));
-                (queue, Some(client))
+                (Arc::new(ServiceBusQueue::new(client.clone())), Some(client))
+            }
+            (Transport::Database, Database::Sqlite(db)) => {
+                (Arc::new(EmbeddedQueue::new(db.clone(), settings)), None)
+            }
+            (Transport::Database, Database::Postgres(db)) => {
+                (Arc::new(PostgresQueue::new(db.clone(), settings)), None)
             }
         };
         let platform =
@@ -80,7 +84,8 @@ impl Context {
     /// Closes the connections after what runs; messages that nobody took are given back.
     pub(crate) async fn close(self) {
         if let Some(bus) = self.bus {
-            bus.close().await;
+            // A broker that is away gets its messages back when their locks end.
+            let _ = tokio::time::timeout(GOODBYE, bus.close()).await;
         }
         match self.database {
             Database::Sqlite(db) => db.close().await,

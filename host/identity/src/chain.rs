@@ -25,6 +25,8 @@ const AHEAD: Duration = Duration::from_secs(300);
 const LAST: Duration = Duration::from_secs(30);
 /// Between two tries to renew a token that still holds.
 const AGAIN: Duration = Duration::from_secs(30);
+/// Longest time of one try while the old token holds.
+const SHORT_PATIENCE: Duration = Duration::from_secs(4);
 /// Longest time of one try, its repetitions included.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -103,10 +105,10 @@ impl AzureIdentity {
         self.kind
     }
 
-    async fn ask(&self, scope: &str) -> Result<Token, IdentityError> {
+    async fn ask(&self, scope: &str, patience: Duration) -> Result<Token, IdentityError> {
         let scopes = [scope];
-        let asked = tokio::time::timeout(PATIENCE, self.credential.get_token(&scopes, None)).await;
-        let late = || IdentityError::Unavailable(format!("no answer within {} s", PATIENCE.as_secs()));
+        let asked = tokio::time::timeout(patience, self.credential.get_token(&scopes, None)).await;
+        let late = || IdentityError::Unavailable(format!("no answer within {} s", patience.as_secs()));
         let token = asked.map_err(|_| late())?.map_err(|error| IdentityError::of(&error))?;
         Ok(Token { secret: token.token.secret().to_owned(), expires_at: token.expires_on.into() })
     }
@@ -123,7 +125,9 @@ impl TokenSource for AzureIdentity {
         {
             return Ok(old.token.clone());
         }
-        let next = match (self.ask(scope).await, old) {
+        // Whoever asks has little time, and the old token still holds.
+        let patience = if old.is_some() { SHORT_PATIENCE } else { PATIENCE };
+        let next = match (self.ask(scope, patience).await, old) {
             (Ok(token), _) => Held { token, not_before: now },
             // The old one still holds; nobody is kept waiting by the next tries.
             (Err(_), Some(old)) => Held { not_before: now + AGAIN, ..old },

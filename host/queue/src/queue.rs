@@ -55,6 +55,8 @@ pub struct DeadLetter {
 pub struct Depth {
     /// Ready to be received.
     pub active: u64,
+    /// There are more messages than were counted.
+    pub at_least: bool,
     /// Those that are being worked on are among the active ones: this broker does not tell them apart.
     pub active_is_locked: bool,
     /// Being worked on.

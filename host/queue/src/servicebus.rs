@@ -80,10 +80,11 @@ impl Queue for ServiceBusQueue {
             tokio::try_join!(self.client.counts(queue, DEEPEST), self.client.counts(&letters, MOST_DEAD))?;
         Ok(Depth {
             active: counts.active,
+            at_least: !counts.exact,
             active_is_locked: true,
-            locked: 0,
             scheduled: counts.scheduled,
             dead: dead.active,
+            ..Depth::default()
         })
     }
 

@@ -106,11 +106,18 @@ impl Attempts {
 
     /// Lets go of the connection if the failure says that it is broken; those who still use it end on their own.
     async fn judge(&self, failure: Failure, generation: u64) -> Failure {
-        if matches!(failure, Failure::Transport(_) | Failure::Unauthorized(_)) {
-            let mut slot = self.slot.lock().await;
-            if slot.generation == generation && slot.connection.take().is_some() {
+        let mut slot = self.slot.lock().await;
+        if slot.generation != generation {
+            return failure;
+        }
+        match (&failure, &slot.connection) {
+            (Failure::Transport(_), Some(_)) => {
+                slot.connection = None;
                 tracing::warn!(?failure, generation, "the connection to the broker is given up");
             }
+            // Others may use it; the next attempt shows a token again.
+            (Failure::Unauthorized(_), Some(connection)) => connection.forget_claims().await,
+            _ => {}
         }
         failure
     }

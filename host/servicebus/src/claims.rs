@@ -63,6 +63,11 @@ impl Claims {
         due.insert(entity.to_owned(), due_at(now, proof.expires_at));
         Ok(())
     }
+
+    /// Has every claim made again.
+    pub(crate) async fn forget(&self) {
+        self.due.lock().await.clear();
+    }
 }
 
 async fn prove(credential: &Credential, audience: &str, now: SystemTime) -> Result<Proof, Failure> {

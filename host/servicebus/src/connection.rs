@@ -51,6 +51,11 @@ impl Connection {
         })
     }
 
+    /// Has every queue's claim made again before its next use.
+    pub(crate) async fn forget_claims(&self) {
+        self.claims.forget().await;
+    }
+
     /// Says goodbye; a connection that is dropped does so too, without waiting for the answer.
     pub(crate) async fn close(&self) {
         // It is over either way.

@@ -11,7 +11,7 @@ use crate::message::{OutgoingMessage, QueueMessage, time};
 use crate::requests::{Answer, Requests};
 
 /// Time that the broker gives itself, milliseconds.
-const SERVER_TIMEOUT: u32 = 15_000;
+const SERVER_TIMEOUT: u32 = 10_000;
 
 /// How to settle a locked message.
 #[derive(Debug, Clone, Copy)]

@@ -20,6 +20,8 @@ use crate::message::LockedMessage;
 const CLOSE: Duration = Duration::from_secs(5);
 /// A message that was on its way when the credit was taken back comes within this time, or several round trips.
 const ON_ITS_WAY: Duration = Duration::from_millis(100);
+/// An attachment may have waited for a token or for others: its time says little then.
+const LONGEST_SILENCE: Duration = Duration::from_secs(2);
 /// Round trips to wait for it.
 const ROUND_TRIPS: u32 = 4;
 
@@ -47,7 +49,7 @@ pub(crate) async fn fetch(
     let late = |_| Failure::Transport("the broker did not answer".into());
     let begin = Instant::now();
     let mut receiver = timeout(wanted.answer_time, attach(connection, entity)).await.map_err(late)??;
-    let settled_after = ON_ITS_WAY.max((Instant::now() - begin) * ROUND_TRIPS);
+    let settled_after = ((Instant::now() - begin) * ROUND_TRIPS).clamp(ON_ITS_WAY, LONGEST_SILENCE);
     receiver.set_credit(wanted.max).await?;
     let first = tokio::select! {
         first = timeout_at(wanted.until, next(&mut receiver)) => first.ok().transpose()?,

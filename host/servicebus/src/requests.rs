@@ -151,7 +151,8 @@ async fn read(mut receiver: Receiver, waiting: Arc<Waiting>) {
     loop {
         match next(&mut receiver).await {
             Ok(message) => deliver(message, &waiting),
-            Err(failure) => return waiting.fail(failure),
+            // Whatever the broker says at the end: these links are of no use any more, and the connection is replaced.
+            Err(failure) => return waiting.fail(Failure::Transport(format!("{failure:?}"))),
         }
     }
 }

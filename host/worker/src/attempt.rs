@@ -124,8 +124,9 @@ async fn attempt(
     }
     let binding = match binding(platform, plugin, info, task).await {
         Ok(binding) => binding,
-        Err(error) if error.code == codes::BLOB_STORAGE_UNAVAILABLE => {
-            platform.storage.went_away();
+        Err(error)
+            if error.code == codes::BLOB_STORAGE_UNAVAILABLE && !platform.storage_is_reached().await =>
+        {
             return Outcome::Deferred { reason: error.message, delay_ms: millis(DEFERRAL) };
         }
         Err(error) => return decide(platform, task, Err(PluginError::Failed(error)), None),

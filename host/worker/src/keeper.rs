@@ -88,15 +88,25 @@ pub(crate) async fn keep(
             }
         }
         if lock_due.is_some_and(|due| Instant::now() >= due) {
-            lock_due = match platform.queue.renew(&task.queue, &message.receipt).await {
-                Ok(locked_for) => Some(due(locked_for)),
+            // A broker that does not answer must not keep this from renewing the lease.
+            let renewed = tokio::select! {
+                biased;
+                () = stops.done.cancelled() => return,
+                renewed = tokio::time::timeout(settings.renew / 2, platform.queue.renew(&task.queue, &message.receipt)) => renewed,
+            };
+            lock_due = match renewed {
+                Ok(Ok(locked_for)) => Some(due(locked_for)),
                 // Survivable: the message may be delivered again, and the claim then says no.
-                Err(QueueError::LockLost) => {
+                Ok(Err(QueueError::LockLost)) => {
                     tracing::debug!("the message's lock was lost; the lease decides");
                     None
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     tracing::debug!(%error, "the message's lock could not be renewed; trying again");
+                    Some(Instant::now())
+                }
+                Err(_) => {
+                    tracing::debug!("the broker does not answer; the message's lock is renewed later");
                     Some(Instant::now())
                 }
             };

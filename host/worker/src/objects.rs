@@ -12,9 +12,11 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::read_ahead::ReadAhead;
+use crate::read_ahead::{READ_AHEAD_BYTES, ReadAhead};
 use crate::submit::blob_error;
 
+/// Bytes of a block, as the process makes them.
+const BLOCK_BYTES: u64 = 8 << 20;
 /// Blocks that are uploaded at a time.
 const UPLOADS: usize = 4;
 
@@ -28,6 +30,14 @@ pub struct Objects {
 }
 
 impl Objects {
+    /// Memory that the supervisor needs to read ahead and to upload.
+    pub(crate) fn buffer_bytes(&self) -> u64 {
+        let read = if self.source.is_some() { READ_AHEAD_BYTES } else { 0 };
+        // Blocks that are sent, and the output that is read back.
+        let written = if self.output.is_some() { UPLOADS as u64 * BLOCK_BYTES + READ_AHEAD_BYTES } else { 0 };
+        read + written
+    }
+
     pub(crate) fn source_facts(&self) -> Option<ObjectFacts> {
         self.source.as_ref().map(|source| facts(source.facts()))
     }

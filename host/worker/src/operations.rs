@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use crate::keeper::Progress;
 use crate::objects::Objects;
 use crate::platform::Platform;
-use crate::storage::is_away;
 use crate::submit::blob_error;
 use crate::supervisor::{Assignment, Native, NativeFailure, Report};
 
@@ -92,7 +91,13 @@ impl HostServices for TaskServices {
             return Err(aborted());
         }
         let started = Instant::now();
-        let outcome = self.dispatch(operation, &request).await;
+        let mut outcome = self.dispatch(operation, &request).await;
+        if let Err(OperationError::Failed(info)) = &outcome
+            && info.code == codes::BLOB_STORAGE_UNAVAILABLE
+            && !self.platform.storage_is_reached().await
+        {
+            outcome = Err(self.wait_for(info.message.clone()));
+        }
         let code = match &outcome {
             Err(OperationError::Failed(info)) => Some(info.code.clone()),
             _ => None,
@@ -248,10 +253,6 @@ impl TaskServices {
         let lean = retry::lean(self.task.error.as_ref().map(|error| error.class));
         let assignment = Assignment { operation, objects, scratch: scratch.path().to_owned(), limit, lean };
         self.native.run(assignment, &self.over, &mut report).await.map_err(|failure| match failure {
-            NativeFailure::Failed(info) if info.code == codes::BLOB_STORAGE_UNAVAILABLE => {
-                self.platform.storage.went_away();
-                self.wait_for(info.message)
-            }
             NativeFailure::Failed(info) => OperationError::Failed(info),
             NativeFailure::Cancelled => aborted(),
             NativeFailure::Deferred(reason) => self.wait_for(reason),
@@ -267,10 +268,6 @@ impl TaskServices {
     }
 
     fn blob_failed(&self, error: BlobError) -> OperationError {
-        if is_away(&error) {
-            self.platform.storage.went_away();
-            return self.wait_for(error.to_string());
-        }
         match error {
             // The attempt is stale: it has nothing to say to anybody.
             BlobError::Fenced => OperationError::Aborted(error.to_string()),

@@ -13,6 +13,8 @@ const PIECE: u64 = 4 << 20;
 const SINGLE: u64 = 256 << 10;
 /// Pieces that are under way or kept. Times [`PIECE`], this is the memory of one operation.
 const PIECES: usize = 10;
+/// Memory that one object takes at most.
+pub(crate) const READ_AHEAD_BYTES: u64 = PIECES as u64 * PIECE;
 /// Pieces ahead of the reader.
 const AHEAD: u64 = 3;
 /// Places at which an object is read at once: pixels, and the hash of the whole.

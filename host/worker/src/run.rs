@@ -23,6 +23,8 @@ use crate::truth::beat;
 
 /// Name of the sweepers' lease.
 const SWEEPER: &str = "sweeper";
+/// Time for what is left to be sent at the end.
+const LAST_RELAY: Duration = Duration::from_secs(5);
 /// Wait after an error of store or queue; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -73,9 +75,11 @@ pub async fn run(platform: Platform, shutdown: Shutdown) -> Result<(), ErrorInfo
     }
     ended.cancel();
     drain(&mut helpers).await;
-    // What the last tasks wrote; the next start sends it where this fails.
-    if let Err(error) = platform.relay_once().await {
-        tracing::warn!(code = error.code, "messages wait in the outbox: {}", error.message);
+    // What the last tasks wrote; others, or the next start, send it where this fails.
+    match tokio::time::timeout(LAST_RELAY, platform.relay_once()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(code = error.code, "messages wait in the outbox: {}", error.message),
+        Err(_) => tracing::warn!("messages wait in the outbox: the broker does not answer"),
     }
     Ok(())
 }
@@ -121,7 +125,9 @@ async fn take_over(platform: &Platform) -> Result<(), ErrorInfo> {
 
 /// Removes what dead workers left on this machine's disks.
 async fn sweep_folders(platform: &Platform) -> std::io::Result<()> {
-    platform.zones.sweep().await;
+    if !platform.zones.are_remote() {
+        platform.zones.sweep().await;
+    }
     let removed = OwnedFolder::sweep(&platform.settings.scratch)?;
     if removed > 0 {
         tracing::info!(folders = removed, "scratch of workers that died was removed");
@@ -276,7 +282,9 @@ async fn messages_ahead(platform: &Platform) -> BTreeMap<String, u64> {
     for queue in [&queues.raster, &queues.vector, &queues.long] {
         if let Ok(depth) = platform.queue.depth(queue).await {
             let locked = if depth.active_is_locked { running(platform).await } else { 0 };
-            ahead.insert(queue.clone(), depth.active.saturating_sub(locked) + depth.scheduled);
+            let messages = depth.active.saturating_sub(locked) + depth.scheduled;
+            // Of a queue that is too long to be counted nothing is missing that could be told.
+            ahead.insert(queue.clone(), if depth.at_least { u64::MAX } else { messages });
         }
     }
     ahead
@@ -290,38 +298,50 @@ async fn running(platform: &Platform) -> u64 {
 
 /// The sweeper: drives forward what a lost message, worker or signal left behind. One process at a time leads.
 async fn sweep(platform: Platform, ended: CancellationToken) {
-    let settings = &platform.settings;
-    let quiet = millis(settings.sweep);
     loop {
         tokio::select! {
             biased;
             () = ended.cancelled() => return,
-            () = tokio::time::sleep(settings.sweep) => {}
+            () = tokio::time::sleep(platform.settings.sweep) => {}
         }
-        if let Err(error) = sweep_folders(&platform).await {
-            tracing::warn!(%error, "scratch cannot be swept");
+        // Whatever it waits for must not hold up the end.
+        tokio::select! {
+            biased;
+            () = ended.cancelled() => return,
+            () = sweep_once(&platform) => {}
         }
-        match platform.store.lead(SWEEPER, &settings.worker_id, quiet.saturating_mul(3)).await {
-            Ok(true) => {}
-            Ok(false) => continue,
-            Err(error) => {
-                tracing::warn!(%error, "the sweeper waits");
-                continue;
-            }
+    }
+}
+
+async fn sweep_once(platform: &Platform) {
+    let settings = &platform.settings;
+    let quiet = millis(settings.sweep);
+    if let Err(error) = sweep_folders(platform).await {
+        tracing::warn!(%error, "scratch cannot be swept");
+    }
+    match platform.store.lead(SWEEPER, &settings.worker_id, quiet.saturating_mul(3)).await {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(error) => {
+            tracing::warn!(%error, "the sweeper waits");
+            return;
         }
-        let ahead = messages_ahead(&platform).await;
-        match platform.store.sweep(quiet, platform.jobs_queue(), &settings.app_name, &ahead).await {
-            Ok(swept) if swept != Swept::default() => {
-                tracing::info!(
-                    tasks = swept.tasks,
-                    jobs = swept.jobs,
-                    cancelled = swept.cancelled,
-                    "the sweeper drove work forward"
-                );
-                platform.outbox_written.notify_one();
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the sweeper waits"),
+    }
+    if platform.zones.are_remote() {
+        platform.zones.sweep().await;
+    }
+    let ahead = messages_ahead(platform).await;
+    match platform.store.sweep(quiet, platform.jobs_queue(), &settings.app_name, &ahead).await {
+        Ok(swept) if swept != Swept::default() => {
+            tracing::info!(
+                tasks = swept.tasks,
+                jobs = swept.jobs,
+                cancelled = swept.cancelled,
+                "the sweeper drove work forward"
+            );
+            platform.outbox_written.notify_one();
         }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the sweeper waits"),
     }
 }

@@ -25,24 +25,27 @@ impl Storage {
     pub(crate) fn is_there(&self) -> bool {
         !self.away.load(Ordering::Relaxed)
     }
+}
 
-    /// An operation found it away; the watch finds out when it is back.
-    pub(crate) fn went_away(&self) {
-        self.away.store(true, Ordering::Relaxed);
+impl Platform {
+    /// Asks every zone: whether work has to wait for the storage, rather than that it failed.
+    pub(crate) async fn storage_is_reached(&self) -> bool {
+        let answers = tokio::time::timeout(PATIENCE, self.zones.reach()).await;
+        let away = !matches!(answers, Ok(Ok(())));
+        if away != self.storage.away.swap(away, Ordering::Relaxed) {
+            match away {
+                true => tracing::warn!("the blob storage does not answer: no work is taken"),
+                false => tracing::info!("the blob storage answers again"),
+            }
+        }
+        !away
     }
 }
 
 /// Asks every zone again and again until `ended`.
 pub(crate) async fn watch(platform: Platform, ended: CancellationToken) {
     loop {
-        let answers = tokio::time::timeout(PATIENCE, platform.zones.reach()).await;
-        let away = !matches!(answers, Ok(Ok(())));
-        if away != platform.storage.away.swap(away, Ordering::Relaxed) {
-            match away {
-                true => tracing::warn!("the blob storage does not answer: no work is taken"),
-                false => tracing::info!("the blob storage answers again"),
-            }
-        }
+        let away = !platform.storage_is_reached().await;
         tokio::select! {
             biased;
             () = ended.cancelled() => return,
@@ -51,7 +54,7 @@ pub(crate) async fn watch(platform: Platform, ended: CancellationToken) {
     }
 }
 
-/// Whether work has to wait for the storage, rather than that it failed.
+/// The storage did not answer.
 pub(crate) fn is_away(error: &BlobError) -> bool {
     matches!(error, BlobError::Unavailable(_))
 }

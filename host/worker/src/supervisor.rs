@@ -127,7 +127,8 @@ impl Native {
         let mut supervised = Supervised {
             native: self,
             pid,
-            target: target.clone(),
+            disk: target.clone().unwrap_or_else(|| request.scratch.clone()),
+            buffers: objects.buffer_bytes(),
             group: self.group(pid),
             usage: Usage::default(),
             disk_limit: Arc::new(AtomicU64::new(self.disk_bytes)),
@@ -214,7 +215,10 @@ enum Ended {
 struct Supervised<'a> {
     native: &'a Native,
     pid: u32,
-    target: Option<PathBuf>,
+    /// Folder on the disk that fills: the output's, or scratch.
+    disk: PathBuf,
+    /// Memory that this process takes for it.
+    buffers: u64,
     group: Option<Group>,
     usage: Usage,
     disk_limit: Arc<AtomicU64>,
@@ -313,7 +317,10 @@ impl Supervised<'_> {
     ) -> Result<(), NativeFailure> {
         self.estimate = Some(estimate);
         self.check_limits(estimate)?;
-        let demand = Demand { estimate, folder: self.target.clone(), usage: self.usage.clone() };
+        let memory_bytes = estimate.memory_bytes.saturating_add(self.buffers);
+        let folder = (estimate.disk_bytes > 0).then(|| self.disk.clone());
+        let demand =
+            Demand { estimate: Estimate { memory_bytes, ..estimate }, folder, usage: self.usage.clone() };
         let mut waiting = |reason: &str| report(Report::Waiting(reason.to_owned()));
         let permit =
             self.native.admission.admit(demand, &mut waiting).await.map_err(|refused| match refused {

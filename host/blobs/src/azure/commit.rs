@@ -56,10 +56,10 @@ pub(super) async fn commit(
             metadata: Some(metadata(fence, last.as_ref())),
             ..Default::default()
         };
-        match (fence, &last) {
-            (None, _) => {}
-            (Some(_), Some(last)) => options.if_match = Some(quoted(&last.facts.etag)),
-            (Some(_), None) => options.if_none_match = Some(Etag::from("*")),
+        // A person's command, too: it keeps the fence that was there, which must be the last one.
+        match &last {
+            Some(last) => options.if_match = Some(quoted(&last.facts.etag)),
+            None => options.if_none_match = Some(Etag::from("*")),
         }
         let blocks = RequestContent::try_from(blocks).map_err(failed)?;
         match client.commit_block_list(blocks, Some(options)).await {

@@ -172,6 +172,12 @@ impl Reader<'_> {
             }
         };
         match settings {
+            Ok(settings) if settings.entity.is_some() => {
+                let problem =
+                    "ServiceBusConnection names one queue (EntityPath), and there are four: leave it out";
+                self.problems.push(problem.into());
+                Transport::Database
+            }
             Ok(settings) => Transport::ServiceBus(settings),
             Err(problem) => {
                 self.problems.push(problem);

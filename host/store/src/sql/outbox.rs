@@ -4,7 +4,7 @@ use chrono::Utc;
 use geoworker_machine::messages::STAGE_COMPLETE;
 use geoworker_machine::{JobMessage, StageComplete, TaskMessage};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use sqlx::Row as _;
 
 use super::super::dialect::Connection;
@@ -39,11 +39,16 @@ async fn put(db: &mut Connection, letters: &[Letter<'_>]) -> Result<()> {
     Ok(())
 }
 
+/// Parameters that are small enough to travel with the message.
+fn inline(parameters: &Value) -> Option<&Map<String, Value>> {
+    parameters.as_object().filter(|_| parameters.to_string().len() <= INLINE_PARAMETERS)
+}
+
 pub(super) async fn put_job(db: &mut Connection, queue: &str, job: &Job) -> Result<()> {
     let message = JobMessage {
         job_id: job.job_id.clone(),
         job_type: job.job_type.clone(),
-        parameters: job.parameters.as_object().cloned().unwrap_or_default(),
+        parameters: inline(&job.parameters).cloned().unwrap_or_default(),
         stage: 1,
         correlation_id: job.correlation_id.clone(),
         timestamp: Utc::now(),
@@ -84,8 +89,7 @@ pub(super) async fn put_tasks(
 }
 
 fn letter<'a>(task: &'a Task, correlation_id: Option<&str>) -> Result<Letter<'a>> {
-    let parameters =
-        task.parameters.as_object().filter(|_| task.parameters.to_string().len() <= INLINE_PARAMETERS);
+    let parameters = inline(&task.parameters);
     let message = TaskMessage {
         task_id: task.task_id.clone(),
         parent_job_id: task.job_id.clone(),
