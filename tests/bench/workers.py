@@ -102,7 +102,7 @@ class Geoworker:
         folder.mkdir()
         plain = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         self.environment = plain | postgres.environment(database) | {
-            "APP_MODE": "standalone", "GEOWORKER_SLOTS": str(SLOTS), "GEOWORKER_PLUGINS": str(ROOT / "plugins/dist"), "LOG_FORMAT": "json",
+            "APP_MODE": "standalone", "GEOWORKER_SLOTS": str(SLOTS), "GEOWORKER_PLUGINS": str(ROOT / "plugins/dist"), "GEOWORKER_HTTP": "off", "LOG_FORMAT": "json",
         } | settings
 
     def command(self, *arguments):

@@ -220,7 +220,7 @@ class Fleet:
         self.folder = self.logs
         plain = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         self.environment = plain | postgres.environment(name) | {
-            "GEOWORKER_PLUGINS": str(ROOT / "plugins/dist"),
+            "GEOWORKER_PLUGINS": str(ROOT / "plugins/dist"), "GEOWORKER_HTTP": "off",
             "GEOWORKER_LEASE_SECONDS": str(LEASE_SECONDS),
             "GEOWORKER_SWEEP_SECONDS": str(SWEEP_SECONDS),
             "GEOWORKER_GRACE_SECONDS": str(GRACE_SECONDS),
