@@ -288,7 +288,7 @@ def test_metrics_count(client):
 def test_probes_tell_the_state_of_each_component(client):
     ready = client.get("/readyz").json
     assert ready["status"] == "ok"
-    assert set(ready["components"]) == {"process", "loops", "queue", "database", "plugins"}
+    assert set(ready["components"]) == {"process", "loops", "queue", "database", "storage", "plugins"}
     assert set(client.get("/livez").json["components"]) == {"loops"}
     health = client.get("/health").json
     assert all(part["state"] == "ok" and part["since"] > 0 for part in health["components"].values())
