@@ -8,12 +8,9 @@ links, drops connections, is busy and takes locks away; and a saboteur kills and
 broker and blob server away for a while. Nothing may be lost, and nothing may be done twice.
 """
 
-import argparse
 import contextlib
 import hashlib
-import json
 import pathlib
-import signal
 import subprocess
 import sys
 
@@ -26,7 +23,7 @@ from cloud import leaks  # noqa: E402
 from fault_proxy import FaultProxy  # noqa: E402
 from http_fault_proxy import HttpFaultProxy, HttpFaults  # noqa: E402
 from servicebus import QUEUES, ServiceBus  # noqa: E402
-from soak import BINARY, CONTAINER, LEASE_SECONDS, Failed, Fleet, Saboteur, Soak, Worker, is_hidden  # noqa: E402
+from soak import CONTAINER, LEASE_SECONDS, Failed, Fleet, Saboteur, Soak, Worker, is_hidden, main  # noqa: E402
 
 # Of requests to the blob server.
 BLOB_FAULTS = HttpFaults(unavailable=0.03, error=0.01, reset=0.01, lost_answer=0.01, cut_answer=0.01)
@@ -205,30 +202,5 @@ class CloudSoak(Soak):
         self.figures["dead letters"] = sum(self.services.bus.counts(queue)["dead"] for queue in QUEUES)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=150)
-    parser.add_argument("--workers", type=int, default=4, help="processes: a platform, one for short tasks, the rest in containers")
-    parser.add_argument("--minutes", type=float, help="spread the harm over this long; as fast as it goes where missing")
-    parser.add_argument("--json", type=pathlib.Path, help="write figures and checks to this file")
-    parser.add_argument("--binary", type=pathlib.Path, default=BINARY)
-    parser.add_argument("--keep", action="store_true", help="keep the working folder with all logs")
-    arguments = parser.parse_args()
-    # An interrupted soak cleans up as a finished one does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        soak = CloudSoak(arguments.seed, arguments.jobs, arguments.workers, arguments.minutes, binary=arguments.binary, keep=arguments.keep,
-                         say=lambda text: print(text, flush=True))
-        soak.run()
-    except Failed as error:
-        print(f"the soak cannot go on: {error}\n0 passed, 1 failed")
-        return 1
-    code = soak.summary()
-    if arguments.json:
-        arguments.json.write_text(json.dumps(soak.to_json(), indent=2))
-    return code
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(CloudSoak, __doc__, jobs=150, workers_help="processes: a platform, one for short tasks, the rest in containers"))

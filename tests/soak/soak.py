@@ -726,11 +726,12 @@ class Soak:
         return {"seed": self.seed, "figures": dict(self.figures), "skipped": self.skipped, "checks": checks}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def main(kind=Soak, description=__doc__, jobs=300, workers_help=None):
+    """The command line of a soak of some kind."""
+    parser = argparse.ArgumentParser(description=description.split("\n\n")[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=300)
-    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--jobs", type=int, default=jobs)
+    parser.add_argument("--workers", type=int, default=4, help=workers_help)
     parser.add_argument("--minutes", type=float, help="spread the harm over this long; as fast as it goes where missing")
     parser.add_argument("--json", type=pathlib.Path, help="write figures and checks to this file")
     parser.add_argument("--binary", type=pathlib.Path, default=BINARY)
@@ -739,7 +740,7 @@ def main():
     # An interrupted soak cleans up as a finished one does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        soak = Soak(arguments.seed, arguments.jobs, arguments.workers, arguments.minutes, binary=arguments.binary, keep=arguments.keep,
+        soak = kind(arguments.seed, arguments.jobs, arguments.workers, arguments.minutes, binary=arguments.binary, keep=arguments.keep,
                     say=lambda text: print(text, flush=True))
         soak.run()
     except Failed as error:
