@@ -1,5 +1,6 @@
 //! Calls into a loaded plugin: a fresh store each, and one checked conversion for everything that comes out.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use geoworker_machine::json::depth;
@@ -14,9 +15,9 @@ use crate::bindings::{
 };
 use crate::error::{PluginError, from_trap};
 use crate::guest::{Grants, GuestState};
-use crate::limits::Limits;
 use crate::registry::{LoadedPlugin, TaskTypeInfo};
 use crate::services::{HostServices, JournaledOperation, NoServices};
+use crate::usage::{CallReport, Usage, outcome_name};
 
 /// Longest code, unit or name that a guest may return, in bytes.
 const MAX_NAME: usize = 512;
@@ -47,9 +48,14 @@ impl LoadedPlugin {
     /// # Errors
     /// Where the guest breaks the contract or a limit.
     pub async fn validate_task(&self, name: &str, params: &Value) -> Called<Validation> {
-        let (mut store, guest) = self.task_guest(thinking(&self.limits)).await?;
-        let answer = guest.call_validate(&mut store, name, &params.to_string()).await;
-        self.validation(store.data(), answer.map_err(|error| self.trap("validate", &error))?)
+        let mut call = self.think("validate", name);
+        let outcome = async {
+            let guest = call.task_guest().await?;
+            let answer = guest.call_validate(&mut call.store, name, &params.to_string()).await;
+            call.validation(answer)
+        };
+        let outcome = outcome.await;
+        call.end(outcome)
     }
 
     /// Checks and normalises parameters of a job type.
@@ -57,9 +63,14 @@ impl LoadedPlugin {
     /// # Errors
     /// Where the guest breaks the contract or a limit.
     pub async fn validate_job(&self, name: &str, params: &Value) -> Called<Validation> {
-        let (mut store, guest) = self.job_guest(thinking(&self.limits)).await?;
-        let answer = guest.call_validate(&mut store, name, &params.to_string()).await;
-        self.validation(store.data(), answer.map_err(|error| self.trap("validate", &error))?)
+        let mut call = self.think("validate", name);
+        let outcome = async {
+            let guest = call.job_guest().await?;
+            let answer = guest.call_validate(&mut call.store, name, &params.to_string()).await;
+            call.validation(answer)
+        };
+        let outcome = outcome.await;
+        call.end(outcome)
     }
 
     /// Blobs that a task will read.
@@ -67,9 +78,14 @@ impl LoadedPlugin {
     /// # Errors
     /// Where the guest breaks the contract or a limit.
     pub async fn task_inputs(&self, name: &str, params: &Value) -> Called<Vec<types::BlobRef>> {
-        let (mut store, guest) = self.task_guest(thinking(&self.limits)).await?;
-        let answer = guest.call_inputs(&mut store, name, &params.to_string()).await;
-        answer.map_err(|error| self.trap("inputs", &error))
+        let mut call = self.think("inputs", name);
+        let outcome = async {
+            let guest = call.task_guest().await?;
+            let answer = guest.call_inputs(&mut call.store, name, &params.to_string()).await;
+            call.answer(answer)
+        };
+        let outcome = outcome.await;
+        call.end(outcome)
     }
 
     /// Blobs that a job will read.
@@ -77,9 +93,14 @@ impl LoadedPlugin {
     /// # Errors
     /// Where the guest breaks the contract or a limit.
     pub async fn job_inputs(&self, name: &str, params: &Value) -> Called<Vec<types::BlobRef>> {
-        let (mut store, guest) = self.job_guest(thinking(&self.limits)).await?;
-        let answer = guest.call_inputs(&mut store, name, &params.to_string()).await;
-        answer.map_err(|error| self.trap("inputs", &error))
+        let mut call = self.think("inputs", name);
+        let outcome = async {
+            let guest = call.job_guest().await?;
+            let answer = guest.call_inputs(&mut call.store, name, &params.to_string()).await;
+            call.answer(answer)
+        };
+        let outcome = outcome.await;
+        call.end(outcome)
     }
 
     /// The plugin's own routing decision.
@@ -87,10 +108,15 @@ impl LoadedPlugin {
     /// # Errors
     /// Where the guest breaks the contract or a limit.
     pub async fn route(&self, name: &str, params: &Value, inputs: &[FileFacts]) -> Called<TaskRoute> {
-        let (mut store, guest) = self.task_guest(thinking(&self.limits)).await?;
-        let answer = guest.call_route(&mut store, name, &params.to_string(), inputs).await;
-        let route = answer.map_err(|error| self.trap("route", &error))?;
-        Ok(TaskRoute { reason: cut(&route.reason, MAX_MESSAGE), ..route })
+        let mut call = self.think("route", name);
+        let outcome = async {
+            let guest = call.task_guest().await?;
+            let answer = guest.call_route(&mut call.store, name, &params.to_string(), inputs).await;
+            let route = call.answer(answer)?;
+            Ok(TaskRoute { reason: cut(&route.reason, MAX_MESSAGE), ..route })
+        };
+        let outcome = outcome.await;
+        call.end(outcome)
     }
 
     /// Runs a handler; `journal` answers what was finished before.
@@ -106,12 +132,17 @@ impl LoadedPlugin {
     ) -> Called<Value> {
         let grants = Grants { operations: info.operations.clone(), zones: info.zones.clone() };
         let state = GuestState::new(self.limits, self.limits.handle_cpu_ms, services, grants, journal);
-        let (mut store, guest) = self.task_guest(state).await?;
-        let answer = guest.call_handle(&mut store, context).await;
-        let output = answer.map_err(|error| self.trap("handle", &error))?.map_err(own_failure)?;
-        let value = self.json(store.data(), "handle", &output)?;
-        info.result_schema.check(&value).map_err(|errors| self.broken("handle", &errors.join("; ")))?;
-        Ok(value)
+        let mut call = self.begin("handle", &info.name, state);
+        let outcome = async {
+            let guest = call.task_guest().await?;
+            let answer = guest.call_handle(&mut call.store, context).await;
+            let output = call.answer(answer)?.map_err(own_failure)?;
+            let value = call.json(&output)?;
+            info.result_schema.check(&value).map_err(|errors| call.broken(&errors.join("; ")))?;
+            Ok(value)
+        };
+        let outcome = outcome.await;
+        call.end(outcome)
     }
 
     /// The tasks of a stage.
@@ -125,30 +156,15 @@ impl LoadedPlugin {
         services: Box<dyn HostServices>,
     ) -> Called<Vec<(TaskDefinition, Value)>> {
         let state = GuestState::new(self.limits, self.limits.cpu_ms, services, Grants::default(), Vec::new());
-        let (mut store, guest) = self.job_guest(state).await?;
-        let answer = guest.call_plan_stage(&mut store, context, stage).await;
-        let tasks = answer.map_err(|error| self.trap("plan-stage", &error))?.map_err(own_failure)?;
-        if tasks.len() > self.limits.stage_tasks {
-            let message = format!("{} tasks in one stage; at most {}", tasks.len(), self.limits.stage_tasks);
-            return Err(self.broken("plan-stage", &message));
-        }
-        let mut units = std::collections::HashSet::new();
-        for task in &tasks {
-            if task.unit.is_empty() || task.unit.len() > MAX_NAME || !units.insert(task.unit.as_str()) {
-                let unit = cut(&task.unit, 60);
-                return Err(
-                    self.broken("plan-stage", &format!("unit '{unit}' is empty, too long or not unique"))
-                );
-            }
-        }
-        drop(units);
-        tasks
-            .into_iter()
-            .map(|task| {
-                let params = self.json(store.data(), "plan-stage", &task.params)?;
-                Ok((task, params))
-            })
-            .collect()
+        let mut call = self.begin("plan-stage", &context.job_type, state);
+        let outcome = async {
+            let guest = call.job_guest().await?;
+            let answer = guest.call_plan_stage(&mut call.store, context, stage).await;
+            let tasks = call.answer(answer)?.map_err(own_failure)?;
+            call.planned(tasks)
+        };
+        let outcome = outcome.await;
+        call.end(outcome)
     }
 
     /// The result of a job.
@@ -157,10 +173,15 @@ impl LoadedPlugin {
     /// The plugin's failure, or where the guest breaks the contract or a limit.
     pub async fn finalize(&self, context: &JobContext, services: Box<dyn HostServices>) -> Called<Value> {
         let state = GuestState::new(self.limits, self.limits.cpu_ms, services, Grants::default(), Vec::new());
-        let (mut store, guest) = self.job_guest(state).await?;
-        let answer = guest.call_finalize(&mut store, context).await;
-        let output = answer.map_err(|error| self.trap("finalize", &error))?.map_err(own_failure)?;
-        self.json(store.data(), "finalize", &output)
+        let mut call = self.begin("finalize", &context.job_type, state);
+        let outcome = async {
+            let guest = call.job_guest().await?;
+            let answer = guest.call_finalize(&mut call.store, context).await;
+            let output = call.answer(answer)?.map_err(own_failure)?;
+            call.json(&output)
+        };
+        let outcome = outcome.await;
+        call.end(outcome)
     }
 
     /// Mean time of a job validation on an instance that exists already, for benchmarks: the platform itself
@@ -169,14 +190,13 @@ impl LoadedPlugin {
     /// # Errors
     /// Where the guest breaks the contract or a limit.
     pub async fn time_warm_validate(&self, name: &str, params: &Value, calls: usize) -> Called<Duration> {
-        let (mut store, guest) = self.job_guest(thinking(&self.limits)).await?;
+        let mut call = self.think("validate", name);
+        let guest = call.job_guest().await?;
         let text = params.to_string();
         let started = Instant::now();
         for _ in 0..calls {
-            let answer = guest.call_validate(&mut store, name, &text).await;
-            answer
-                .map_err(|error| self.trap("validate", &error))?
-                .map_err(|_| self.broken("validate", "findings"))?;
+            let answer = guest.call_validate(&mut call.store, name, &text).await;
+            call.answer(answer)?.map_err(|_| call.broken("findings"))?;
         }
         Ok(started.elapsed() / u32::try_from(calls.max(1)).unwrap_or(u32::MAX))
     }
@@ -185,64 +205,142 @@ impl LoadedPlugin {
         if self.exports.tasks.is_none() {
             return Ok(Vec::new());
         }
-        let (mut store, guest) = self.task_guest(thinking(&self.limits)).await?;
-        guest.call_describe(&mut store).await.map_err(|error| self.trap("describe", &error))
+        let mut call = self.think("describe", "");
+        let outcome = async {
+            let guest = call.task_guest().await?;
+            let answer = guest.call_describe(&mut call.store).await;
+            call.answer(answer)
+        };
+        let outcome = outcome.await;
+        call.end(outcome)
     }
 
     pub(crate) async fn describe_jobs(&self) -> Called<Vec<job_types::JobType>> {
         if self.exports.jobs.is_none() {
             return Ok(Vec::new());
         }
-        let (mut store, guest) = self.job_guest(thinking(&self.limits)).await?;
-        guest.call_describe(&mut store).await.map_err(|error| self.trap("describe", &error))
+        let mut call = self.think("describe", "");
+        let outcome = async {
+            let guest = call.job_guest().await?;
+            let answer = guest.call_describe(&mut call.store).await;
+            call.answer(answer)
+        };
+        let outcome = outcome.await;
+        call.end(outcome)
     }
 
-    async fn task_guest(&self, state: GuestState) -> Called<(Store<GuestState>, task_types::Guest)> {
-        let (mut store, instance) = self.instantiate(state).await?;
-        let exports =
-            self.exports.tasks.as_ref().ok_or_else(|| self.broken("task-types", "is not exported"))?;
-        let guest = exports.load(&mut store, &instance).map_err(|error| self.trap("task-types", &error))?;
-        Ok((store, guest))
+    /// A call in which the guest may only think.
+    fn think<'a>(&'a self, export: &'static str, type_name: &'a str) -> Call<'a> {
+        let state = GuestState::new(
+            self.limits,
+            self.limits.cpu_ms,
+            Box::new(NoServices),
+            Grants::default(),
+            Vec::new(),
+        );
+        self.begin(export, type_name, state)
     }
 
-    async fn job_guest(&self, state: GuestState) -> Called<(Store<GuestState>, job_types::Guest)> {
-        let (mut store, instance) = self.instantiate(state).await?;
-        let exports =
-            self.exports.jobs.as_ref().ok_or_else(|| self.broken("job-types", "is not exported"))?;
-        let guest = exports.load(&mut store, &instance).map_err(|error| self.trap("job-types", &error))?;
-        Ok((store, guest))
+    fn begin<'a>(&'a self, export: &'static str, type_name: &'a str, state: GuestState) -> Call<'a> {
+        let store = state.into_store(&self.engine);
+        Call { plugin: self, export, type_name, store, started: Instant::now() }
+    }
+}
+
+/// One invocation: a store of its own, and the way out for everything that the guest answers.
+struct Call<'a> {
+    plugin: &'a LoadedPlugin,
+    export: &'static str,
+    type_name: &'a str,
+    store: Store<GuestState>,
+    started: Instant,
+}
+
+impl Call<'_> {
+    async fn task_guest(&mut self) -> Called<task_types::Guest> {
+        let instance = self.instantiate().await?;
+        let exports = self.plugin.exports.tasks.as_ref();
+        let exports = exports.ok_or_else(|| self.broken("task-types is not exported"))?;
+        exports.load(&mut self.store, &instance).map_err(|error| self.trap(&error))
     }
 
-    async fn instantiate(&self, state: GuestState) -> Called<(Store<GuestState>, Instance)> {
-        let mut store = state.into_store(&self.engine);
-        let instance = self.component.instantiate_async(&mut store).await;
-        Ok((store, instance.map_err(|error| self.trap("start", &error))?))
+    async fn job_guest(&mut self) -> Called<job_types::Guest> {
+        let instance = self.instantiate().await?;
+        let exports = self.plugin.exports.jobs.as_ref();
+        let exports = exports.ok_or_else(|| self.broken("job-types is not exported"))?;
+        exports.load(&mut self.store, &instance).map_err(|error| self.trap(&error))
+    }
+
+    async fn instantiate(&mut self) -> Called<Instance> {
+        let instance = self.plugin.component.instantiate_async(&mut self.store).await;
+        instance.map_err(|error| from_trap(&self.plugin.name, "start", &error))
+    }
+
+    fn answer<T>(&self, answer: wasmtime::Result<T>) -> Called<T> {
+        answer.map_err(|error| self.trap(&error))
     }
 
     fn validation(
         &self,
-        state: &GuestState,
-        answer: Result<String, Vec<types::Finding>>,
+        answer: wasmtime::Result<Result<String, Vec<types::Finding>>>,
     ) -> Called<Validation> {
-        match answer {
-            Ok(text) => Ok(Ok(self.json(state, "validate", &text)?)),
+        match self.answer(answer)? {
+            Ok(text) => Ok(Ok(self.json(&text)?)),
             Err(findings) => Ok(Err(findings.into_iter().map(finding).collect())),
         }
     }
 
+    fn planned(&self, tasks: Vec<TaskDefinition>) -> Called<Vec<(TaskDefinition, Value)>> {
+        let limit = self.plugin.limits.stage_tasks;
+        if tasks.len() > limit {
+            return Err(self.broken(&format!("{} tasks in one stage; at most {limit}", tasks.len())));
+        }
+        let mut units = HashSet::new();
+        for task in &tasks {
+            if task.unit.is_empty() || task.unit.len() > MAX_NAME || !units.insert(task.unit.as_str()) {
+                let unit = cut(&task.unit, 60);
+                return Err(self.broken(&format!("unit '{unit}' is empty, too long or not unique")));
+            }
+        }
+        drop(units);
+        tasks
+            .into_iter()
+            .map(|task| {
+                let params = self.json(&task.params)?;
+                Ok((task, params))
+            })
+            .collect()
+    }
+
     /// The one way in which a guest's document gets in.
-    fn json(&self, state: &GuestState, export: &str, text: &str) -> Called<Value> {
-        let parsed = state.parse_json("the answer", text);
-        parsed.map_err(|info| self.broken(export, &info.message))
+    fn json(&self, text: &str) -> Called<Value> {
+        self.store.data().parse_json("the answer", text).map_err(|info| self.broken(&info.message))
     }
 
-    fn trap(&self, export: &str, error: &wasmtime::Error) -> PluginError {
-        from_trap(&self.name, export, error)
+    fn trap(&self, error: &wasmtime::Error) -> PluginError {
+        from_trap(&self.plugin.name, self.export, error)
     }
 
-    fn broken(&self, export: &str, reason: &str) -> PluginError {
-        let message = format!("{}: {export}: {}", self.name, cut(reason, MAX_MESSAGE));
+    fn broken(&self, reason: &str) -> PluginError {
+        let message = format!("{}: {}: {}", self.plugin.name, self.export, cut(reason, MAX_MESSAGE));
         PluginError::Failed(ErrorInfo::permanent(codes::PLUGIN_OUTPUT_INVALID, message))
+    }
+
+    /// Tells the engine's observer what became of the call.
+    fn end<T>(self, outcome: Called<T>) -> Called<T> {
+        if let Some(observer) = self.plugin.engine.observer() {
+            let left = self.store.get_fuel().ok();
+            observer.called(&CallReport {
+                plugin: &self.plugin.name,
+                digest: &self.plugin.digest,
+                export: self.export,
+                type_name: self.type_name,
+                outcome: outcome_name(&outcome),
+                duration: self.started.elapsed(),
+                usage: Usage { fuel: left.map(|left| u64::MAX - left), ..self.store.data().usage() },
+            });
+        }
+        outcome
     }
 }
 
@@ -258,10 +356,6 @@ impl GuestState {
         }
         Ok(value)
     }
-}
-
-fn thinking(limits: &Limits) -> GuestState {
-    GuestState::new(*limits, limits.cpu_ms, Box::new(NoServices), Grants::default(), Vec::new())
 }
 
 fn cut(text: &str, limit: usize) -> String {

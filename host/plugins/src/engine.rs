@@ -9,6 +9,7 @@ use wasmtime::{Config, Engine};
 
 use crate::bindings;
 use crate::guest::GuestState;
+use crate::usage::{CallObserver, Observer};
 
 /// How often guests are looked at. A CPU limit is exact to this.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
@@ -20,6 +21,8 @@ const WASM_STACK: usize = 512 * 1024;
 pub struct PluginEngine {
     engine: Engine,
     linker: Arc<Linker<GuestState>>,
+    observer: Observer,
+    metered: bool,
 }
 
 impl PluginEngine {
@@ -28,7 +31,17 @@ impl PluginEngine {
     /// # Errors
     /// Where this processor cannot be compiled for.
     pub fn new() -> wasmtime::Result<Self> {
-        let engine = Self::without_clock()?;
+        let engine = Self::build(false)?;
+        start_ticker(&engine.engine);
+        Ok(engine)
+    }
+
+    /// As [`Self::new`], and counts instructions: for budgets of tests, at the price of slower guests.
+    ///
+    /// # Errors
+    /// Where this processor cannot be compiled for.
+    pub fn metered() -> wasmtime::Result<Self> {
+        let engine = Self::build(true)?;
         start_ticker(&engine.engine);
         Ok(engine)
     }
@@ -39,16 +52,36 @@ impl PluginEngine {
     /// # Errors
     /// Where this processor cannot be compiled for.
     pub fn without_clock() -> wasmtime::Result<Self> {
+        Self::build(false)
+    }
+
+    /// This engine, with somebody who is told of every call into plugins that it loads from now on.
+    #[must_use]
+    pub fn observed_by(self, observer: Arc<dyn CallObserver>) -> Self {
+        Self { observer: Some(observer), ..self }
+    }
+
+    fn build(metered: bool) -> wasmtime::Result<Self> {
         let mut config = Config::new();
         config.wasm_component_model(true).epoch_interruption(true).max_wasm_stack(WASM_STACK);
+        config.consume_fuel(metered);
         let engine = Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
         bindings::Plugin::add_to_linker::<_, HasSelf<GuestState>>(&mut linker, |state| state)?;
-        Ok(Self { engine, linker: Arc::new(linker) })
+        Ok(Self { engine, linker: Arc::new(linker), observer: None, metered })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    pub(crate) fn observer(&self) -> Option<&dyn CallObserver> {
+        self.observer.as_deref()
+    }
+
+    /// Whether stores of this engine must be given fuel.
+    pub(crate) fn is_metered(&self) -> bool {
+        self.metered
     }
 
     pub(crate) fn linker(&self) -> &Linker<GuestState> {

@@ -14,6 +14,7 @@ use crate::engine::{PluginEngine, TICK};
 use crate::error::Stop;
 use crate::limits::Limits;
 use crate::services::{HostServices, JournaledOperation, OperationError};
+use crate::usage::Usage;
 
 /// Instances, memories and tables that one component may have; adapters and shims need a few each.
 const MAX_PARTS: usize = 64;
@@ -34,6 +35,7 @@ pub(crate) struct GuestState {
     cpu_budget_ms: u64,
     cpu_ticks: u64,
     memory: u64,
+    table_elements: u64,
     host_calls: u64,
     log_lines: u64,
 }
@@ -55,6 +57,7 @@ impl GuestState {
             cpu_budget_ms,
             cpu_ticks: 0,
             memory: 0,
+            table_elements: 0,
             host_calls: 0,
             log_lines: 0,
         }
@@ -67,18 +70,37 @@ impl GuestState {
         store.limiter(|state| state);
         store.set_hostcall_fuel(transfer);
         store.set_epoch_deadline(1);
+        if engine.is_metered() {
+            // Counted, not limited: time is what bounds a guest.
+            let _ = store.set_fuel(u64::MAX);
+        }
         // Each tick is charged when the guest runs through it. A tick that passes during a host operation is
         // charged once, not for the operation's length; yielding lets other tasks of the thread go on.
         store.epoch_deadline_callback(|mut context| {
             let state = context.data_mut();
             state.cpu_ticks += 1;
-            let used = state.cpu_ticks * TICK.as_millis() as u64;
-            if used > state.cpu_budget_ms {
+            if state.cpu_ms() > state.cpu_budget_ms {
                 return Err(Stop::Cpu(state.cpu_budget_ms).into());
             }
             Ok(UpdateDeadline::Yield(1))
         });
         store
+    }
+
+    fn cpu_ms(&self) -> u64 {
+        self.cpu_ticks * TICK.as_millis() as u64
+    }
+
+    /// What the invocation has used so far, but for instructions, which the store counts.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            cpu_ms: self.cpu_ms(),
+            memory_bytes: self.memory,
+            table_elements: self.table_elements,
+            host_calls: self.host_calls,
+            log_lines: self.log_lines,
+            fuel: None,
+        }
     }
 
     /// Counts a host call.
@@ -194,6 +216,7 @@ impl ResourceLimiter for GuestState {
         if desired as u64 > self.limits.table_elements {
             return Err(Stop::Memory(format!("{} table elements", self.limits.table_elements)).into());
         }
+        self.table_elements = self.table_elements.max(desired as u64);
         Ok(true)
     }
 

@@ -16,6 +16,7 @@ mod load;
 mod registry;
 mod schema;
 mod services;
+mod usage;
 
 pub use bindings::{BlobRef, FileFacts, JobContext, TaskContext, TaskDefinition, TaskRoute};
 pub use call::{Finding, Validation};
@@ -25,3 +26,4 @@ pub use limits::Limits;
 pub use load::{LoadReport, LoadStage, load_directory, load_file};
 pub use registry::{JobTypeInfo, LoadedPlugin, Registry, TaskTypeInfo};
 pub use services::{HostServices, JournaledOperation, NoServices, OperationError, UnitResult};
+pub use usage::{CallObserver, CallReport, Usage};
