@@ -61,9 +61,7 @@ pub(crate) struct Entered {
 /// [`BlobError::Fenced`] where a later attempt was here, [`BlobError::Busy`] where somebody holds the fence for too long.
 pub(crate) fn enter(folder: &Path, target: &BlobRef, fence: &Fence) -> Result<Entered, BlobError> {
     std::fs::create_dir_all(folder)?;
-    let digest = Sha256::digest(target.path());
-    let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let mut file = wait_for(&folder.join(name))?;
+    let mut file = wait_for(&folder.join(file_name(target)))?;
     let mut last = String::new();
     file.read_to_string(&mut last)?;
     if fence.is_behind(&Fence::parse(&last)) {
@@ -73,6 +71,15 @@ pub(crate) fn enter(folder: &Path, target: &BlobRef, fence: &Fence) -> Result<En
     file.set_len(0)?;
     write!(file, "{} {} {}", fence.owner, fence.epoch, fence.claimed_at)?;
     Ok(Entered { _file: file })
+}
+
+/// Who published a target last, where that is known.
+pub(crate) fn last(folder: &Path, target: &BlobRef) -> Option<Fence> {
+    std::fs::read_to_string(folder.join(file_name(target))).ok().map(|text| Fence::parse(&text))
+}
+
+fn file_name(target: &BlobRef) -> String {
+    Sha256::digest(target.path()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "publishing blocks anyway: it runs on a thread for that")]

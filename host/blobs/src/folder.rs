@@ -189,6 +189,12 @@ impl FolderZones {
         self.publish(&staged, fence)
     }
 
+    /// The attempt that published a blob last; none where no attempt did, or long ago.
+    #[must_use]
+    pub fn publisher(&self, target: &BlobRef) -> Option<Fence> {
+        fence::last(&self.zone(&target.zone).ok()?.root.join(FENCES), target)
+    }
+
     /// Removes what dead processes left in the staging folders, and fences that nobody needs any more.
     pub fn sweep_staging(&self) {
         for zone in self.zones.values() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::directories::LevelTiles;
-use crate::sink::Sink;
+use crate::sink::{ALIGNMENT, Sink};
 use crate::spool::Spool;
 use crate::tiff::TilePlace;
 use crate::worker::Tile;
@@ -81,11 +81,19 @@ impl<'a> Assembly<'a> {
             starts[overview + 1] = position;
             position += self.spool.length(overview);
         }
-        starts[0] = self.sink.make_room(position)?;
+        // Padding is written, so that every sink gets the same bytes.
+        let body = if self.levels.first().is_some_and(|level| level.bytes > 0) {
+            position.next_multiple_of(ALIGNMENT)
+        } else {
+            position
+        };
+        starts[0] = body;
+        self.sink.make_room(body)?;
         self.sink.head(&head(&starts))?;
         for overview in (0..overviews).rev() {
             self.spool.drain(overview, &mut |bytes| self.sink.head(bytes))?;
         }
+        self.sink.head(&vec![0; usize::try_from(body - position).unwrap_or_default()])?;
         self.sink.finish()
     }
 }

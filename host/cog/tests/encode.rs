@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use geoworker_cog::codec::{Compression, DeflateLevel, Predictor};
 use geoworker_cog::overview::{Band, Image, Resampling, Strip};
 use geoworker_cog::sample::SampleType;
-use geoworker_cog::sink::Sink;
+use geoworker_cog::sink::{FileSink, Sink};
 use geoworker_cog::{EncodeError, Encoding, Raster, Source, Summary, encode, memory};
 use proptest::prelude::*;
 
@@ -48,8 +48,8 @@ impl Sink for InMemory {
         self.body.extend_from_slice(bytes);
         Ok(())
     }
-    fn make_room(&mut self, head: u64) -> io::Result<u64> {
-        Ok(head)
+    fn make_room(&mut self, _: u64) -> io::Result<()> {
+        Ok(())
     }
     fn head(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.head.extend_from_slice(bytes);
@@ -84,6 +84,22 @@ fn encoded(raster: &Raster, encoding: &Encoding) -> (Summary, Vec<u8>) {
     let mut source = Pattern { fails_at: usize::MAX };
     let summary = encode(raster, encoding, &mut source, &mut sink, &mut go_on).expect("encodes");
     (summary, [sink.head, sink.body].concat())
+}
+
+/// B7: where it is written decides nothing, neither the sink nor what its file system can do.
+#[test]
+fn every_sink_gets_the_same_bytes() {
+    let raster = raster(700, 300, 3);
+    let (_, expected) = encoded(&raster, &encoding(2, 1 << 20));
+    for folder in [std::env::temp_dir(), "/dev/shm".into()] {
+        let Ok(folder) = tempfile::tempdir_in(&folder) else { continue };
+        let path = folder.path().join("x.tif");
+        let mut sink = FileSink::create(&path).expect("creates");
+        let mut source = Pattern { fails_at: usize::MAX };
+        let mut go_on = |_| ControlFlow::Continue(());
+        encode(&raster, &encoding(2, 1 << 20), &mut source, &mut sink, &mut go_on).expect("encodes");
+        assert!(std::fs::read(&path).expect("reads") == expected, "{} has other bytes", path.display());
+    }
 }
 
 proptest! {

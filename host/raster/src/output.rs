@@ -125,11 +125,11 @@ impl Sink for ObjectSink {
         self.body.push(bytes)
     }
 
-    fn make_room(&mut self, head: u64) -> io::Result<u64> {
+    fn make_room(&mut self, _: u64) -> io::Result<()> {
         self.body.flush()?;
         self.body.gathered = Vec::new();
         self.head.first = HEAD;
-        Ok(head)
+        Ok(())
     }
 
     fn head(&mut self, bytes: &[u8]) -> io::Result<()> {

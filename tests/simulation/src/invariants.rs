@@ -109,22 +109,45 @@ fn check_task(tables: &Tables, task: &Task, broken: &mut Vec<String>) {
 /// What can be seen is what a completed task says that it wrote: nobody published over it later. Runs of one request write
 /// the same blobs; the last of them wins.
 fn check_outputs(tables: &Tables, zones: &FolderZones, broken: &mut Vec<String>) {
-    let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut versions: BTreeMap<&str, Vec<(&Task, &str)>> = BTreeMap::new();
     for task in tables.tasks.values().filter(|task| task.state == TaskState::Completed) {
         let written = task.result.as_ref().and_then(|result| result["written"].as_array());
         for blob in written.into_iter().flatten() {
             let (name, etag) = (blob["name"].as_str().unwrap_or_default(), blob["etag"].as_str());
-            versions.entry(name).or_default().extend(etag);
+            versions.entry(name).or_default().extend(etag.map(|etag| (task, etag)));
         }
     }
-    for (name, etags) in versions {
-        let found = zones.stat(&BlobRef::new("silver", "probe", name)).map(|facts| facts.etag).ok();
-        if found.as_deref().is_none_or(|found| !etags.contains(&found)) {
+    for (name, writers) in versions {
+        let target = BlobRef::new("silver", "probe", name);
+        let found = zones.stat(&target).map(|facts| facts.etag).ok();
+        let known = found.as_ref().is_some_and(|found| writers.iter().any(|(_, etag)| etag == found));
+        if !known && !is_of_an_unfinished_run(tables, zones, &target, &writers) {
+            let etags: Vec<_> = writers.iter().map(|(_, etag)| etag).collect();
             broken.push(format!(
                 "no stale attempt publishes: {name} was written as {etags:?} by tasks that completed, and it is {found:?}"
             ));
         }
     }
+}
+
+/// A later run of the job was given up after it had replaced the blob: its attempt was the last of its task, and was
+/// claimed after all that completed.
+fn is_of_an_unfinished_run(
+    tables: &Tables,
+    zones: &FolderZones,
+    target: &BlobRef,
+    completed: &[(&Task, &str)],
+) -> bool {
+    let Some(fence) = zones.publisher(target) else { return false };
+    let Some(task) = tables.tasks.get(fence.owner.as_str()) else { return false };
+    let last_attempt = task.state != TaskState::Completed && task.lease_epoch == fence.epoch;
+    last_attempt && completed.iter().all(|(task, _)| claimed_at(tables, task) < Some(fence.claimed_at))
+}
+
+/// When a task's last attempt was claimed.
+fn claimed_at(tables: &Tables, task: &Task) -> Option<i64> {
+    let claims = tables.events.iter().filter(|(_, event)| event.kind == "task_claimed");
+    claims.filter(|(_, event)| event.task_id.as_ref() == Some(&task.task_id)).map(|(_, event)| event.at).max()
 }
 
 /// Every visible blob belongs to a task that may have written it.

@@ -6,14 +6,12 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, fallocate, fstatfs};
+use rustix::fs::{FallocateFlags, fallocate};
 
 use super::Sink;
 
 /// Bytes that are gathered before they are written, and that are copied at a time.
 const CHUNK: usize = 4 << 20;
-/// Blocks of file systems are at most this long; a longer one is not believed.
-const LARGEST_BLOCK: u64 = 1 << 19;
 
 /// A new file.
 #[derive(Debug)]
@@ -41,14 +39,9 @@ impl FileSink {
         Ok(())
     }
 
-    /// Inserts whole blocks; false where the file system cannot.
-    fn insert(&self, head: u64) -> Option<u64> {
-        let block = u64::try_from(fstatfs(&self.file).ok()?.f_bsize).ok()?;
-        if block == 0 || block > LARGEST_BLOCK {
-            return None;
-        }
-        let room = head.next_multiple_of(block);
-        fallocate(&self.file, FallocateFlags::INSERT_RANGE, 0, room).ok().map(|()| room)
+    /// Inserts whole blocks of the file system; false where it cannot, or its blocks are longer.
+    fn insert(&self, head: u64) -> bool {
+        fallocate(&self.file, FallocateFlags::INSERT_RANGE, 0, head).is_ok()
     }
 
     /// Copies the body to `head` bytes further, from its end on, so that nothing is overwritten before it is read.
@@ -79,16 +72,14 @@ impl Sink for FileSink {
         Ok(())
     }
 
-    fn make_room(&mut self, head: u64) -> io::Result<u64> {
+    fn make_room(&mut self, head: u64) -> io::Result<()> {
         self.flush()?;
         // Nothing can be inserted into an empty file.
-        let inserted = if self.body == 0 { None } else { self.insert(head) };
-        let start = match inserted {
-            Some(start) => start,
-            None => self.copy_back(head).map(|()| head)?,
-        };
+        if self.body > 0 && !self.insert(head) {
+            self.copy_back(head)?;
+        }
         self.file.seek(SeekFrom::Start(0))?;
-        Ok(start)
+        Ok(())
     }
 
     fn head(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -107,34 +98,36 @@ impl Sink for FileSink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::ALIGNMENT;
 
-    fn written(path: &Path, bodies: &[Vec<u8>], head: &[u8]) -> (u64, Vec<u8>) {
+    fn written(path: &Path, bodies: &[Vec<u8>], head: &[u8]) -> Vec<u8> {
         let mut sink = FileSink::create(path).expect("creates");
         for body in bodies {
             sink.body(body).expect("writes");
         }
-        let start = sink.make_room(head.len() as u64).expect("makes room");
+        sink.make_room(head.len() as u64).expect("makes room");
         sink.head(head).expect("writes");
         let length = sink.finish().expect("finishes");
         let bytes = std::fs::read(path).expect("reads");
         assert_eq!(bytes.len() as u64, length);
-        (start, bytes)
+        bytes
     }
 
-    /// One file system that can insert and one that cannot, where this machine has them.
+    /// One file system that can insert and one that cannot, where this machine has them; and a head that none can insert.
     #[test]
     fn the_body_ends_up_behind_the_head() {
         let bodies: Vec<Vec<u8>> = [10, CHUNK + 3, 5000, 1]
             .into_iter()
             .map(|length| (0..length).map(|n| (n % 251) as u8).collect())
             .collect();
-        let head: Vec<u8> = (0..9000).map(|n| (n % 13) as u8).collect();
-        for folder in [std::env::temp_dir(), "/dev/shm".into()] {
-            let Ok(folder) = tempfile::tempdir_in(&folder) else { continue };
-            let (start, bytes) = written(&folder.path().join("x"), &bodies, &head);
-            assert!((9000..9000 + LARGEST_BLOCK).contains(&start));
-            assert_eq!(bytes[..head.len()], head);
-            assert_eq!(bytes[usize::try_from(start).expect("fits")..], bodies.concat());
+        for length in [3 * usize::try_from(ALIGNMENT).expect("fits"), 9000] {
+            let head: Vec<u8> = (0..length).map(|n| (n % 13) as u8).collect();
+            for folder in [std::env::temp_dir(), "/dev/shm".into()] {
+                let Ok(folder) = tempfile::tempdir_in(&folder) else { continue };
+                let bytes = written(&folder.path().join("x"), &bodies, &head);
+                assert_eq!(bytes[..length], head);
+                assert_eq!(bytes[length..], bodies.concat());
+            }
         }
     }
 
@@ -148,6 +141,6 @@ mod tests {
     #[test]
     fn a_file_without_a_body_is_its_head() {
         let folder = tempfile::tempdir().expect("a folder");
-        assert_eq!(written(&folder.path().join("x"), &[], b"head"), (4, b"head".to_vec()));
+        assert_eq!(written(&folder.path().join("x"), &[], b"head"), b"head".to_vec());
     }
 }

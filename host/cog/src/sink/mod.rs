@@ -6,6 +6,10 @@ use std::io;
 
 pub use file::FileSink;
 
+/// Bytes of which the body's place in the file is a multiple, wherever the file is: what file systems can insert without
+/// copying, and the same bytes where they cannot.
+pub const ALIGNMENT: u64 = 4096;
+
 /// Takes a COG in the order in which it is made: the data of the full resolution first, although it stands last, and then
 /// what stands before it.
 pub trait Sink {
@@ -15,12 +19,11 @@ pub trait Sink {
     /// Where it cannot be written.
     fn body(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes room for `head` bytes before the body; answers where the body begins then, in bytes from the start. What is
-    /// between is padding.
+    /// Makes room for exactly `head` bytes before the body, a multiple of [`ALIGNMENT`] where there is a body.
     ///
     /// # Errors
     /// Where it cannot be made.
-    fn make_room(&mut self, head: u64) -> io::Result<u64>;
+    fn make_room(&mut self, head: u64) -> io::Result<()>;
 
     /// Appends to the head.
     ///
