@@ -130,8 +130,8 @@ fn check_outputs(tables: &Tables, zones: &FolderZones, broken: &mut Vec<String>)
     }
 }
 
-/// A later run of the job was given up after it had replaced the blob: its attempt was the last of its task, and was
-/// claimed after all that completed.
+/// A later run of the job was given up after it had replaced the blob, or while its worker slept in the middle of that:
+/// its attempt was the last of its task, and was claimed after all that completed. Nobody has published since.
 fn is_of_an_unfinished_run(
     tables: &Tables,
     zones: &FolderZones,
@@ -140,8 +140,9 @@ fn is_of_an_unfinished_run(
 ) -> bool {
     let Some(fence) = zones.publisher(target) else { return false };
     let Some(task) = tables.tasks.get(fence.owner.as_str()) else { return false };
-    let last_attempt = task.state != TaskState::Completed && task.lease_epoch == fence.epoch;
-    last_attempt && completed.iter().all(|(task, _)| claimed_at(tables, task) < Some(fence.claimed_at))
+    let claimed = Some(fence.claimed_at);
+    let last_attempt = task.state != TaskState::Completed && claimed_at(tables, task) == claimed;
+    last_attempt && completed.iter().all(|(task, _)| claimed_at(tables, task) < claimed)
 }
 
 /// When a task's last attempt was claimed.
