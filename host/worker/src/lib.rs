@@ -42,5 +42,5 @@ pub use run::{Shutdown, run};
 pub use settings::{Slots, WorkerSettings};
 pub use submit::{Submission, blob_error};
 pub use supervisor::{Assignment, Native, NativeFailure, Report};
-pub use views::{JobStatus, JobTypeView, TaskDetail, TaskTypeView, TaskView};
+pub use views::{HandledView, JobStatus, JobTypeView, TaskDetail, TaskTypeView, TaskView};
 pub use waiting::task_waits_for;

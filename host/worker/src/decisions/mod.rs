@@ -8,8 +8,9 @@ mod writer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use geoworker_machine::{ErrorInfo, TaskId};
 use geoworker_plugins::{CONTRACT, LoadedPlugin};
-use geoworker_store::decisions::{DecisionKind, DecisionLog, Document, NewDecision};
+use geoworker_store::decisions::{Decision, DecisionKind, DecisionLog, Document, NewDecision};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 use tokio::sync::{Mutex, mpsc};
@@ -98,6 +99,15 @@ impl Platform {
         Self { decisions: Some(Arc::new(recorder)), ..self }
     }
 
+    /// The handler's latest decision on a task; none where nothing is recorded.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub async fn latest_handle(&self, task: &TaskId) -> Result<Option<Decision>, ErrorInfo> {
+        let Some(recorder) = &self.decisions else { return Ok(None) };
+        recorder.log.latest_handle(task).await.map_err(|error| error.info())
+    }
+
     /// Takes what a plugin answered.
     pub(crate) fn decided(&self, asked: Asked<'_>, about: About<'_>) {
         if let Some(recorder) = &self.decisions
@@ -111,7 +121,7 @@ impl Platform {
 #[cfg(test)]
 mod tests {
     use geoworker_store::StoreError;
-    use geoworker_store::decisions::{Decision, DecisionsPage, Retention};
+    use geoworker_store::decisions::{DecisionsPage, Retention};
     use serde_json::json;
 
     use super::*;
@@ -127,7 +137,7 @@ mod tests {
         async fn decisions(&self, _: DecisionsPage<'_>) -> Result<Vec<Decision>, StoreError> {
             Ok(Vec::new())
         }
-        async fn latest_handle(&self, _: &geoworker_machine::TaskId) -> Result<Option<Decision>, StoreError> {
+        async fn latest_handle(&self, _: &TaskId) -> Result<Option<Decision>, StoreError> {
             Ok(None)
         }
         async fn prune_decisions(&self, _: Retention, _: u32) -> Result<u64, StoreError> {
