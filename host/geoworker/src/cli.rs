@@ -394,3 +394,24 @@ fn megabytes(text: &str) -> Result<u64, String> {
         _ => Err("the unit is M or G, such as 256M".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_names_its_time_and_kind() {
+        let parsed = |arguments: &[&str]| {
+            let line = ["geoworker", "plugin", "replay", "--candidate", "x.wasm"];
+            Cli::try_parse_from(line.iter().chain(arguments))
+        };
+        let cli = parsed(&["--since", "7d", "--kind", "plan-stage"]).expect("parses");
+        let Command::Plugin(PluginCommand::Replay(args)) = cli.command else {
+            unreachable!("a replay was asked for");
+        };
+        assert_eq!((args.since, args.kind), (Some(7 * 24 * 3600 * 1000), Some(DecisionKind::PlanStage)));
+        for wrong in [["--since", "7"], ["--since", "0d"], ["--since", "7w"], ["--kind", "describe"]] {
+            assert!(parsed(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
