@@ -87,4 +87,4 @@ simulate: build ## Many seeds of the simulation, then every rule broken once; SE
 	$(CARGO_TARGET_DIR)/release/geoworker-simulation --mutations --seeds 400
 
 clean: ## Remove what was built
-	rm -rf bin plugins/dist plugins/dist-example plugins/dist-hostile plugins/dist-simulation plugins/target $(VENV) .node .geoworker
+	rm -rf bin plugins/dist plugins/dist-example plugins/dist-hostile plugins/dist-planted plugins/dist-simulation plugins/target $(VENV) .node .geoworker

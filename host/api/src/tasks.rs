@@ -21,7 +21,8 @@ pub(crate) async fn show(State(api): State<Api>, Path(id): Path) -> Result<Json<
     let store = &*api.platform()?.store;
     let task = find_task(store, &id).await?;
     let events = store.events(&task.job_id).await?;
-    Ok(Json(TaskDetail::new(task, events)))
+    let handled = api.platform()?.latest_handle(&task.task_id).await?;
+    Ok(Json(TaskDetail::new(task, events, handled)))
 }
 
 /// A task that is being ended.

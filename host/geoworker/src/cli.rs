@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use geoworker_store::decisions::DecisionKind;
 
 /// Turn rasters into Cloud Optimized GeoTIFFs and STAC items, with task types as WebAssembly plugins.
 #[derive(Debug, Parser)]
@@ -244,6 +245,57 @@ pub(crate) enum PluginCommand {
         /// Name of the type.
         name: String,
     },
+    /// Ask a candidate what was asked of plugins before, and show what it would decide otherwise. It changes nothing.
+    #[command(after_help = "Examples:
+  geoworker plugin replay --candidate new/hello.wasm
+  geoworker plugin replay --candidate new/raster.wasm --since 7d --kind validate --json
+
+Exit codes: 0 everything is decided the same, 1 something is decided otherwise, 2 the candidate does not load.")]
+    Replay(ReplayArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The plugin file to try.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) candidate: PathBuf,
+    /// Only decisions of this last time, such as 90m, 12h or 7d (default: all that are kept).
+    #[arg(long, value_parser = span_ms)]
+    pub(crate) since: Option<i64>,
+    /// Only this task or job type.
+    #[arg(long = "type", value_name = "NAME")]
+    pub(crate) type_name: Option<String>,
+    /// Only decisions of this kind: validate, route, plan-stage, handle or finalize.
+    #[arg(long, value_parser = decision_kind)]
+    pub(crate) kind: Option<DecisionKind>,
+    /// At most so many decisions, the newest ones.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+    /// Print all changes instead of the first 20.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// A time such as `90m`, `12h` or `7d`, in milliseconds.
+fn span_ms(text: &str) -> Result<i64, String> {
+    let wanted = || "a number with s, m, h or d is wanted, such as 7d".to_owned();
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let number: i64 = digits.parse().ok().filter(|number| *number > 0).ok_or_else(wanted)?;
+    let seconds: i64 = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(wanted()),
+    };
+    number.checked_mul(seconds * 1000).ok_or_else(wanted)
+}
+
+fn decision_kind(name: &str) -> Result<DecisionKind, String> {
+    DecisionKind::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = DecisionKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        format!("there are: {}", names.join(", "))
+    })
 }
 
 #[derive(Debug, Subcommand)]
@@ -340,5 +392,26 @@ fn megabytes(text: &str) -> Result<u64, String> {
         "M" | "MB" | "MIB" => Ok(number),
         "G" | "GB" | "GIB" => Ok(number.saturating_mul(1024)),
         _ => Err("the unit is M or G, such as 256M".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_names_its_time_and_kind() {
+        let parsed = |arguments: &[&str]| {
+            let line = ["geoworker", "plugin", "replay", "--candidate", "x.wasm"];
+            Cli::try_parse_from(line.iter().chain(arguments))
+        };
+        let cli = parsed(&["--since", "7d", "--kind", "plan-stage"]).expect("parses");
+        let Command::Plugin(PluginCommand::Replay(args)) = cli.command else {
+            unreachable!("a replay was asked for");
+        };
+        assert_eq!((args.since, args.kind), (Some(7 * 24 * 3600 * 1000), Some(DecisionKind::PlanStage)));
+        for wrong in [["--since", "7"], ["--since", "0d"], ["--since", "7w"], ["--kind", "describe"]] {
+            assert!(parsed(&wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use geoworker_api::HttpSettings;
 use geoworker_identity::TokenSource;
 use geoworker_machine::routing::{DEFAULT_SIZE_THRESHOLD_MB, QueueNames, Router};
 use geoworker_machine::{AppMode, ErrorInfo, RetryPolicy, codes};
+use geoworker_store::decisions::Retention;
 use geoworker_worker::{Slots, WorkerSettings};
 use serde_json::{Value, json};
 
@@ -22,6 +23,10 @@ use crate::logging::LogSettings;
 /// Memory of a native operation where nothing is set, in MiB.
 const DEFAULT_NATIVE_MEMORY_MB: u64 = 4096;
 
+/// Days that decisions of plugins are kept.
+const DEFAULT_DECISIONS_DAYS: i64 = 30;
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
 /// Effective configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -32,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) worker: WorkerSettings,
     pub(crate) backends: Backends,
     pub(crate) http: Option<HttpSettings>,
+    /// Decisions of plugins are recorded.
+    pub(crate) decisions: bool,
 }
 
 /// Where settings come from: the environment, or a table in tests.
@@ -69,12 +76,13 @@ impl Config {
             app_name: worker.app_name.clone(),
         };
         let backends = reader.backends(mode);
+        let decisions = reader.decisions();
         let http = http_config::read(mode, source, &mut reader.problems);
         if !reader.problems.is_empty() {
             return Err(ErrorInfo::permanent(codes::CONFIG_INVALID, reader.problems.join("; ")));
         }
         let limits_file = source.get("GEOWORKER_LIMITS").map(PathBuf::from);
-        Ok(Self { data_dir, plugins, limits_file, log, worker, backends, http })
+        Ok(Self { data_dir, plugins, limits_file, log, worker, backends, http, decisions })
     }
 
     /// For `config show`. There are no secrets in the embedded default; those of the environment are redacted.
@@ -103,6 +111,11 @@ impl Config {
             "native_disk_mb": worker.native_disk_bytes >> 20,
             "native_threads": worker.native_threads,
             "log_level": self.log.level,
+            "decisions": {
+                "recorded": self.decisions,
+                "days": worker.decisions.keep_ms / DAY_MS,
+                "rows": worker.decisions.rows
+            },
             "http": http_config::to_json(self.http.as_ref()),
             "secrets": SECRETS.iter().map(|name| (*name, redacted(name))).collect::<BTreeMap<_, _>>()
         })
@@ -208,8 +221,25 @@ impl Reader<'_> {
                 .number("GEOWORKER_NATIVE_DISK_MB", defaults.native_disk_bytes)
                 .saturating_mul(1 << 20),
             native_threads: self.number("GEOWORKER_NATIVE_THREADS", defaults.native_threads).max(1),
+            decisions: Retention {
+                keep_ms: self
+                    .number("GEOWORKER_DECISIONS_DAYS", DEFAULT_DECISIONS_DAYS)
+                    .saturating_mul(DAY_MS),
+                rows: self.number("GEOWORKER_DECISIONS_ROWS", defaults.decisions.rows).max(0),
+            },
             native_program: std::env::current_exe().unwrap_or(defaults.native_program),
             scratch: data_dir.join("scratch"),
+        }
+    }
+
+    fn decisions(&mut self) -> bool {
+        match self.source.get("GEOWORKER_DECISIONS").as_deref() {
+            None | Some("on") => true,
+            Some("off") => false,
+            Some(other) => {
+                self.problems.push(format!("GEOWORKER_DECISIONS is '{other}', neither on nor off"));
+                true
+            }
         }
     }
 
@@ -276,6 +306,9 @@ mod tests {
         assert_eq!(config.worker.mode, AppMode::Standalone);
         assert_eq!(config.worker.lease, Duration::from_secs(60));
         assert_eq!(config.data_dir, Path::new(".geoworker"));
+        assert!(config.decisions && config.worker.decisions == WorkerSettings::default().decisions);
+        assert!(!read(&[("GEOWORKER_DECISIONS", "off")]).expect("is valid").decisions);
+        assert!(read(&[("GEOWORKER_DECISIONS", "maybe")]).is_err());
     }
 
     /// Secrets are not printed.

@@ -11,8 +11,9 @@ use geoworker_machine::{ErrorInfo, codes};
 use geoworker_plugins::{Limits, PluginEngine, Registry, load_directory};
 use geoworker_queue::{EmbeddedQueue, PostgresQueue, Queue, QueueSettings, ServiceBusQueue};
 use geoworker_servicebus::Client;
+use geoworker_store::decisions::DecisionLog;
 use geoworker_store::{PostgresDatabase, PostgresStore, SqliteDatabase, SqliteStore, Store};
-use geoworker_worker::Platform;
+use geoworker_worker::{Platform, PluginCalls};
 
 use crate::config::{Blobs, Config, Database as Backend, Transport, ZONES};
 
@@ -22,6 +23,8 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// Everything that a command works on.
 pub(crate) struct Context {
     pub(crate) platform: Platform,
+    /// What plugins decided, beside the truth.
+    pub(crate) decisions: Arc<dyn DecisionLog>,
     database: Database,
     /// Connection to the broker, where it is another one than the database.
     bus: Option<Client>,
@@ -38,8 +41,10 @@ impl Context {
     /// # Errors
     /// `DATA_DIR_UNUSABLE`, `DATABASE_SCHEMA`, `CONFIG_INVALID`.
     pub(crate) async fn open(config: &Config) -> Result<Self, ErrorInfo> {
-        let registry = load_plugins(config).await?;
-        Self::open_with(config, registry).await
+        let calls = PluginCalls::default();
+        let engine = engine()?.observed_by(Arc::new(calls.clone()));
+        let registry = load_plugins_with(config, &engine).await?;
+        Self::open_with(config, registry, calls).await
     }
 
     /// As [`Self::open`], without plugins: for commands that only look.
@@ -47,23 +52,26 @@ impl Context {
     /// # Errors
     /// As [`Self::open`].
     pub(crate) async fn open_to_look(config: &Config) -> Result<Self, ErrorInfo> {
-        Self::open_with(config, Registry::default()).await
+        Self::open_with(config, Registry::default(), PluginCalls::default()).await
     }
 
-    async fn open_with(config: &Config, registry: Registry) -> Result<Self, ErrorInfo> {
+    async fn open_with(config: &Config, registry: Registry, calls: PluginCalls) -> Result<Self, ErrorInfo> {
         create_data_dir(&config.data_dir)?;
         let settings = QueueSettings { lock: config.worker.lease, ..QueueSettings::default() };
-        let (database, store): (_, Arc<dyn Store>) = match &config.backends.database {
-            Backend::Sqlite => {
-                let file = config.data_dir.join("geoworker.db");
-                let db = SqliteDatabase::open(&file).await.map_err(|error| error.info())?;
-                (Database::Sqlite(db.clone()), Arc::new(SqliteStore::new(db)))
-            }
-            Backend::Postgres(postgres) => {
-                let db = PostgresDatabase::open(postgres).await.map_err(|error| error.info())?;
-                (Database::Postgres(db.clone()), Arc::new(PostgresStore::new(db)))
-            }
-        };
+        let (database, store, decisions): (_, Arc<dyn Store>, Arc<dyn DecisionLog>) =
+            match &config.backends.database {
+                Backend::Sqlite => {
+                    let file = config.data_dir.join("geoworker.db");
+                    let db = SqliteDatabase::open(&file).await.map_err(|error| error.info())?;
+                    let store = Arc::new(SqliteStore::new(db.clone()));
+                    (Database::Sqlite(db), store.clone(), store)
+                }
+                Backend::Postgres(postgres) => {
+                    let db = PostgresDatabase::open(postgres).await.map_err(|error| error.info())?;
+                    let store = Arc::new(PostgresStore::new(db.clone()));
+                    (Database::Postgres(db), store.clone(), store)
+                }
+            };
         let (queue, bus): (Arc<dyn Queue>, _) = match (&config.backends.transport, &database) {
             (Transport::ServiceBus(settings), _) => {
                 let client = Client::new(settings.clone());
@@ -78,11 +86,14 @@ impl Context {
         };
         let platform =
             Platform::new(store, queue, open_zones(config)?, Arc::new(registry), config.worker.clone());
-        Ok(Self { platform, database, bus })
+        let platform = platform.counting(calls);
+        let platform = if config.decisions { platform.recording(Arc::clone(&decisions)) } else { platform };
+        Ok(Self { platform, decisions, database, bus })
     }
 
     /// Closes the connections after what runs; messages that nobody took are given back.
     pub(crate) async fn close(self) {
+        self.platform.flush_decisions().await;
         if let Some(bus) = self.bus {
             // A broker that is away gets its messages back when their locks end.
             let _ = tokio::time::timeout(GOODBYE, bus.close()).await;
@@ -94,18 +105,30 @@ impl Context {
     }
 }
 
+/// As [`load_plugins_with`], with an engine that nobody observes.
+///
+/// # Errors
+/// As [`load_plugins_with`], and `PLUGIN_COMPILE`.
+pub(crate) async fn load_plugins(config: &Config) -> Result<Registry, ErrorInfo> {
+    load_plugins_with(config, &engine()?).await
+}
+
 /// Loads the plugin directory with the operator's limits and the data directory's cache.
 ///
 /// # Errors
 /// `CONFIG_INVALID` where the directory or the limits file cannot be read.
-pub(crate) async fn load_plugins(config: &Config) -> Result<Registry, ErrorInfo> {
-    let limits = match &config.limits_file {
-        Some(path) => Limits::read(path)?,
-        None => Limits::default(),
-    };
-    let engine = engine()?;
+pub(crate) async fn load_plugins_with(config: &Config, engine: &PluginEngine) -> Result<Registry, ErrorInfo> {
+    let limits = limits(config)?;
     create_data_dir(&config.data_dir)?;
-    load_directory(&engine, &config.plugins, Some(&config.data_dir.join("cache")), limits).await
+    load_directory(engine, &config.plugins, Some(&config.data_dir.join("cache")), limits).await
+}
+
+/// The operator's limits.
+///
+/// # Errors
+/// `CONFIG_INVALID` where the limits file cannot be read.
+pub(crate) fn limits(config: &Config) -> Result<Limits, ErrorInfo> {
+    config.limits_file.as_deref().map_or_else(|| Ok(Limits::default()), Limits::read)
 }
 
 /// A plugin engine for this machine.

@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use geoworker_machine::ids::digest;
-use geoworker_machine::json::canonical;
 use geoworker_machine::{ErrorInfo, codes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,7 +11,7 @@ use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 use crate::engine::{PluginEngine, TICK};
 use crate::error::Stop;
 use crate::limits::Limits;
-use crate::services::{HostServices, JournaledOperation, OperationError};
+use crate::services::{HostServices, JournaledOperation, OperationError, request_hash};
 use crate::usage::Usage;
 
 /// Instances, memories and tables that one component may have; adapters and shims need a few each.
@@ -149,7 +147,7 @@ impl GuestState {
             return Ok(Err(ErrorInfo::permanent(codes::OPERATION_NOT_DECLARED, message)));
         }
         let request = serde_json::to_value(request)?;
-        let hash = digest(&[operation, &canonical(&request)]);
+        let hash = request_hash(operation, &request);
         let outcome = match self.replay(operation, &hash) {
             Some(outcome) => outcome,
             None => self.perform(operation, request, hash).await?,

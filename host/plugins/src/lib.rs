@@ -18,6 +18,9 @@ mod schema;
 mod services;
 mod usage;
 
+/// Package and version of the contract that the host offers.
+pub const CONTRACT: &str = "geoworker:plugin@1.0.0";
+
 pub use bindings::{BlobRef, FileFacts, JobContext, TaskContext, TaskDefinition, TaskRoute};
 pub use call::{Finding, Validation};
 pub use engine::PluginEngine;
@@ -25,5 +28,5 @@ pub use error::PluginError;
 pub use limits::Limits;
 pub use load::{LoadReport, LoadStage, load_directory, load_file};
 pub use registry::{JobTypeInfo, LoadedPlugin, Registry, TaskTypeInfo};
-pub use services::{HostServices, JournaledOperation, NoServices, OperationError, UnitResult};
+pub use services::{HostServices, JournaledOperation, NoServices, OperationError, UnitResult, request_hash};
 pub use usage::{CallObserver, CallReport, Usage};

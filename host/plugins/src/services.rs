@@ -1,6 +1,8 @@
 //! What a guest's requests end at: the worker in production, nothing at load.
 
 use async_trait::async_trait;
+use geoworker_machine::ids::digest;
+use geoworker_machine::json::canonical;
 use geoworker_machine::{ErrorInfo, codes};
 use serde_json::Value;
 
@@ -15,6 +17,12 @@ pub struct JournaledOperation {
     pub request_hash: String,
     /// `{"ok": …}` or `{"failed": …}`.
     pub outcome: Value,
+}
+
+/// What a request is known by in the journal: SHA-256 over operation and canonical request.
+#[must_use]
+pub fn request_hash(operation: &str, request: &Value) -> String {
+    digest(&[operation, &canonical(request)])
 }
 
 /// Why an operation gave no answer.

@@ -9,6 +9,7 @@ use geoworker_machine::stage::{FailurePolicy, StageSpec};
 use geoworker_machine::{ErrorInfo, JobId, JobState, RetryClass, TaskId, TaskState};
 use serde_json::json;
 
+use crate::decisions::{DecisionKind, DecisionLog, DecisionsPage, Document, NewDecision, Retention};
 use crate::records::{
     Beat, Claim, ClaimRequest, Fenced, Job, JobsPage, JournalEntry, NewJob, NewTask, Outcome, Renewal, Rerun,
     StagePlan, Submitted, Swept, Task, TasksPage,
@@ -24,13 +25,14 @@ pub trait Clock: Send + Sync {
 }
 
 /// Times that are due later, moved into the past by `$1` milliseconds.
-const SHIFTS: [&str; 5] = [
+const SHIFTS: [&str; 6] = [
     "UPDATE tasks SET lease_until = lease_until - $1, hint_at = hint_at - $1,
          not_before = CASE WHEN not_before > $1 THEN not_before - $1 ELSE 0 END",
     "UPDATE jobs SET hint_at = hint_at - $1",
     "UPDATE stages SET ended_at = ended_at - $1",
     "UPDATE outbox SET held_until = held_until - $1",
     "UPDATE leases SET held_until = held_until - $1",
+    "UPDATE decisions SET at = at - $1",
 ];
 
 macro_rules! clock {
@@ -77,6 +79,74 @@ pub async fn run(store: &dyn Store, clock: &dyn Clock) {
     one_leads_and_workers_are_seen(store, clock).await;
     pages_are_complete_and_in_order(store).await;
     a_large_stage_and_large_results_work(store).await;
+}
+
+/// Runs the suite of the decision log, on an empty store.
+pub async fn run_decisions(log: &dyn DecisionLog, clock: &dyn Clock) {
+    let task: TaskId = "a".repeat(64).parse().expect("is an id");
+    let written = |number: u32, kind: DecisionKind, type_name: &str| NewDecision {
+        kind,
+        type_name: type_name.into(),
+        plugin_digest: "plugin".into(),
+        contract: "contract".into(),
+        host_version: "1".into(),
+        job_id: None,
+        task_id: (kind == DecisionKind::Handle).then(|| task.clone()),
+        stage: Some(1),
+        attempt: Some(2),
+        input: Document::new(&json!({"nul": "\u{0}", "shared": true}), 1000),
+        context: (number == 2).then(|| Document::new(&json!([number]), 1000)),
+        output: Document::new(&json!({"ok": number}), if number == 3 { 1 } else { 1000 }),
+        log: Some(format!("line {number}")),
+        age_ms: 0,
+        duration_ms: 0.5,
+    };
+    let batch = [
+        written(1, DecisionKind::Validate, "one"),
+        written(2, DecisionKind::Handle, "one"),
+        written(3, DecisionKind::Handle, "two"),
+    ];
+    log.record_decisions(&batch).await.expect("writes");
+    log.record_decisions(&[]).await.expect("writes nothing");
+    let all = log.decisions(DecisionsPage { limit: 10, ..DecisionsPage::default() }).await.expect("lists");
+    assert_eq!(all.len(), 3);
+    assert_eq!((all[0].type_name.as_str(), all[0].output.text.as_ref()), ("two", None), "newest first");
+    assert_eq!(all[0].output.digest, Document::new(&json!({"ok": 3}), 1000).digest);
+    assert_eq!(all[1].context, batch[1].context);
+    assert_eq!(
+        (all[2].kind, &all[2].input, all[2].duration_ms),
+        (DecisionKind::Validate, &batch[0].input, 0.5)
+    );
+    let page = DecisionsPage {
+        before: Some(all[0].id),
+        kind: Some(DecisionKind::Handle),
+        limit: 10,
+        ..DecisionsPage::default()
+    };
+    let found = log.decisions(page).await.expect("lists");
+    assert_eq!(found.iter().map(|row| row.id).collect::<Vec<_>>(), [all[1].id]);
+    let page = DecisionsPage { type_name: Some("two"), limit: 10, ..DecisionsPage::default() };
+    assert_eq!(log.decisions(page).await.expect("lists").len(), 1);
+    let latest = log.latest_handle(&task).await.expect("reads").expect("is there");
+    assert_eq!((latest.id, latest.log.as_deref()), (all[0].id, Some("line 3")));
+
+    let keep = |ms, rows| Retention { keep_ms: ms, rows };
+    assert_eq!(log.prune_decisions(keep(LEASE_MS, 100), 10).await.expect("prunes"), 0);
+    assert_eq!(
+        log.prune_decisions(keep(LEASE_MS, 2), 10).await.expect("prunes"),
+        1,
+        "the oldest row is one too many"
+    );
+    clock.skip(LEASE_MS + 1).await;
+    log.record_decisions(&[written(4, DecisionKind::Route, "one")]).await.expect("writes");
+    let page = DecisionsPage { since_ms: Some(LEASE_MS), limit: 10, ..DecisionsPage::default() };
+    assert_eq!(log.decisions(page).await.expect("lists").len(), 1, "what is older is left out");
+    assert_eq!(log.prune_decisions(keep(LEASE_MS, 100), 1).await.expect("prunes"), 1, "in small batches");
+    assert_eq!(log.prune_decisions(keep(LEASE_MS, 100), 10).await.expect("prunes"), 1);
+    let left = log.decisions(DecisionsPage { limit: 10, ..DecisionsPage::default() }).await.expect("lists");
+    assert_eq!(left.len(), 1);
+    assert!(left[0].input.text.is_some(), "a document that is still needed stays");
+    assert_eq!(log.documents().await.expect("counts"), 1, "one that is not goes");
 }
 
 /// Two openers of the same data, as two processes: exactly one of concurrent claims, endings, submissions, plans and

@@ -5,6 +5,7 @@
 
 pub mod coalesce;
 pub mod conformance;
+pub mod decisions;
 pub mod error;
 mod postgres;
 pub mod records;

@@ -169,7 +169,7 @@ async fn attempt(
     let limit = Duration::from_secs(u64::from(task.timeout_seconds));
     let handled = tokio::select! {
         biased;
-        handled = plugin.handle(info, &context, Box::new(services), journal) => handled,
+        handled = platform.ask_handle(plugin, info, &context, task, Box::new(services), journal) => handled,
         // Operations end by themselves when the attempt is over or out of time, and clean up behind them. Only a
         // guest that does not ask for any is cut off here.
         () = async { over.cancelled().await; tokio::time::sleep(ENDING).await } => {
@@ -233,7 +233,8 @@ fn jitter(task: &Task) -> f64 {
     f64::from(number) / f64::from(u32::MAX)
 }
 
-fn context(task: &Task, job: &Job) -> TaskContext {
+/// What a handler is told.
+pub(crate) fn context(task: &Task, job: &Job) -> TaskContext {
     TaskContext {
         task_id: task.task_id.to_string(),
         job_id: task.job_id.to_string(),

@@ -15,6 +15,7 @@ use geoworker_store::records::{Job, NewTask, StagePlan};
 use serde_json::Value;
 use std::sync::Arc;
 
+use crate::decisions::About;
 use crate::platform::Platform;
 use crate::storage::is_away;
 use crate::submit::{blob_error, findings_error, plugin_error};
@@ -72,8 +73,11 @@ impl Platform {
 
     async fn plan(&self, job: &Job, stage: u32) -> Result<(), ErrorInfo> {
         let (plugin, _) = self.registry.job_type(&job.job_type)?;
+        let about = About { job: Some(&job.job_id), stage: Some(stage), ..About::default() };
+        let (context, params) = context(job);
+        let services = results_of(&self.store, &job.job_id);
         let planned =
-            plugin.plan_stage(&self.context(job), stage, self.results_of(job)).await.map_err(plugin_error)?;
+            self.ask_plan(&plugin, &context, &params, services, about).await.map_err(plugin_error)?;
         let mut tasks = Vec::with_capacity(planned.len());
         for (definition, parameters) in planned {
             tasks.push(self.new_task(job, stage, definition, parameters).await?);
@@ -107,10 +111,15 @@ impl Platform {
         info.parameters
             .check(&parameters)
             .map_err(|errors| about(ErrorInfo::permanent(codes::PLUGIN_OUTPUT_INVALID, errors.join("; "))))?;
-        let validated = plugin.validate_task(&info.name, &parameters).await.map_err(plugin_error)?;
+        let task_id = TaskId::derive(&job.job_id, stage, &definition.unit);
+        let asked =
+            About { job: Some(&job.job_id), task: Some(&task_id), stage: Some(stage), ..About::default() };
+        let validated =
+            self.ask_validate(&plugin, &info.name, &parameters, asked).await.map_err(plugin_error)?;
         let parameters = validated.map_err(|findings| about(findings_error(&findings)))?;
         let inputs = self.inputs(&plugin, &info.name, &parameters).await?;
-        let decision = plugin.route(&info.name, &parameters, &inputs).await.map_err(plugin_error)?;
+        let decision = self.ask_route(&plugin, &info.name, &parameters, &inputs, asked).await;
+        let decision = decision.map_err(plugin_error)?;
         let route = self.settings.router.route(&RouteFacts {
             task_type: &info.name,
             class: &info.class,
@@ -121,7 +130,7 @@ impl Platform {
         });
         let timeout = info.timeout_seconds.map_or(self.settings.task_timeout.as_secs(), u64::from);
         Ok(NewTask {
-            task_id: TaskId::derive(&job.job_id, stage, &definition.unit),
+            task_id,
             unit: definition.unit,
             task_type: info.name.clone(),
             parameters,
@@ -161,7 +170,11 @@ impl Platform {
 
     async fn finalize(&self, job: &Job, state: JobState) -> Result<(), ErrorInfo> {
         let (plugin, _) = self.registry.job_type(&job.job_type)?;
-        let result = plugin.finalize(&self.context(job), self.results_of(job)).await.map_err(plugin_error)?;
+        let about = About { job: Some(&job.job_id), ..About::default() };
+        let (context, params) = context(job);
+        let services = results_of(&self.store, &job.job_id);
+        let result = self.ask_finalize(&plugin, &context, &params, services, about).await;
+        let result = result.map_err(plugin_error)?;
         self.end(job, state, Some(result), None).await
     }
 
@@ -204,19 +217,23 @@ impl Platform {
         );
         Ok(ErrorInfo::permanent(codes::STAGE_FAILED, message))
     }
+}
 
-    fn context(&self, job: &Job) -> JobContext {
-        JobContext {
-            job_id: job.job_id.to_string(),
-            job_type: job.job_type.clone(),
-            params: without_flags(&job.parameters).to_string(),
-            submitted_at: rfc3339(job.created_at),
-        }
-    }
+/// What a planner is told, and the parameters in it.
+fn context(job: &Job) -> (JobContext, Value) {
+    let params = without_flags(&job.parameters);
+    let context = JobContext {
+        job_id: job.job_id.to_string(),
+        job_type: job.job_type.clone(),
+        params: params.to_string(),
+        submitted_at: rfc3339(job.created_at),
+    };
+    (context, params)
+}
 
-    fn results_of(&self, job: &Job) -> Box<dyn HostServices> {
-        Box::new(PlanningServices { store: Arc::clone(&self.store), job: job.job_id.clone() })
-    }
+/// Results of a job's stages, for its planner.
+pub(crate) fn results_of(store: &Arc<dyn Store>, job: &JobId) -> Box<dyn HostServices> {
+    Box::new(PlanningServices { store: Arc::clone(store), job: job.clone() })
 }
 
 /// A type that no loaded plugin offers: its work waits until one does.

@@ -5,6 +5,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
+use crate::plugin_calls::PluginCalls;
+
 /// Label names and values.
 type Labels<const N: usize> = [(&'static str, String); N];
 
@@ -14,9 +16,16 @@ pub struct Metrics {
     attempts: Family<Labels<2>, Counter>,
     operations: Family<Labels<2>, Counter>,
     leases_lost: Counter,
+    pub(crate) decisions_dropped: Counter,
+    plugin_calls: PluginCalls,
 }
 
 impl Metrics {
+    /// Counters, with those that the plugins' engine counts in.
+    pub(crate) fn with_calls(plugin_calls: PluginCalls) -> Self {
+        Self { plugin_calls, ..Self::default() }
+    }
+
     /// Makes the counters part of a registry, which adds `_total` to their names.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
@@ -34,6 +43,12 @@ impl Metrics {
             "Attempts abandoned because their lease was lost",
             self.leases_lost.clone(),
         );
+        registry.register(
+            "geoworker_decisions_dropped",
+            "Decisions of plugins that were not recorded: no room, or the database did not take them",
+            self.decisions_dropped.clone(),
+        );
+        self.plugin_calls.register(registry);
     }
 
     /// An attempt ended; `written` tells whether the database took its outcome.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use chrono::SecondsFormat;
 use geoworker_blobs::{BlobError, BlobFacts, BlobRef, Fence, Output, Source};
 use geoworker_machine::{ErrorInfo, codes, retry};
-use geoworker_plugins::{HostServices, JournaledOperation, OperationError, UnitResult};
+use geoworker_plugins::{CONTRACT, HostServices, JournaledOperation, OperationError, UnitResult};
 use geoworker_raster::model::CogOptions;
 use geoworker_raster::native::Operation;
 use geoworker_raster::{OUTPUT_OBJECT, SOURCE_OBJECT};
@@ -329,6 +329,7 @@ impl TaskServices {
             "GDAL": geoworker_raster::gdal_version()
         });
         item["properties"]["geoworker:plugin_digest"] = json!(self.plugin_digest);
+        item["properties"]["geoworker:contract"] = json!(CONTRACT);
         self.write_json(&target, &item).await
     }
 

@@ -9,7 +9,9 @@ use geoworker_store::Store;
 use tokio::sync::Notify;
 
 use crate::admission::Admission;
+use crate::decisions::Recorder;
 use crate::metrics::Metrics;
+use crate::plugin_calls::PluginCalls;
 use crate::pulse::Pulse;
 use crate::scratch::ScratchRoot;
 use crate::settings::WorkerSettings;
@@ -39,6 +41,8 @@ pub struct Platform {
     pub(crate) scratch: Arc<ScratchRoot>,
     /// What the native operations of this process share.
     pub(crate) admission: Arc<Admission>,
+    /// Where decisions of plugins are recorded; none records nothing.
+    pub(crate) decisions: Option<Arc<Recorder>>,
 }
 
 impl Platform {
@@ -69,7 +73,14 @@ impl Platform {
             storage,
             scratch,
             admission,
+            decisions: None,
         }
+    }
+
+    /// Shows what the plugins' engine counts among the metrics. Before [`Self::recording`], which counts there too.
+    #[must_use]
+    pub fn counting(self, calls: PluginCalls) -> Self {
+        Self { metrics: Arc::new(Metrics::with_calls(calls)), ..self }
     }
 
     /// Whether the database answered last; where it did not, no work is taken (R18).

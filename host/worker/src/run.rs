@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::on_task;
+use crate::decisions::write;
 use crate::messages::{Settlement, on_jobs_message};
 use crate::platform::Platform;
 use crate::pulse::Heart;
@@ -54,6 +55,7 @@ pub async fn run(platform: Platform, shutdown: Shutdown) -> Result<(), ErrorInfo
     let ended = CancellationToken::new();
     let mut helpers = JoinSet::new();
     helpers.spawn(relay(platform.clone(), ended.clone()));
+    helpers.spawn(write(platform.clone(), ended.clone()));
     helpers.spawn(beat(platform.clone(), slots, ended.clone()));
     if platform.zones.are_remote() {
         helpers.spawn(storage::watch(platform.clone(), ended.clone()));
@@ -344,4 +346,5 @@ async fn sweep_once(platform: &Platform) {
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the sweeper waits"),
     }
+    platform.prune_decisions().await;
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use geoworker_machine::routing::Router;
 use geoworker_machine::{AppMode, RetryPolicy};
+use geoworker_store::decisions::Retention;
 
 /// Share of the machine's memory that native operations get where nothing is set: the rest is for this process, the
 /// plugins and the page cache.
@@ -58,6 +59,8 @@ pub struct WorkerSettings {
     pub native_disk_bytes: u64,
     /// Compression threads of one native operation.
     pub native_threads: usize,
+    /// Decisions of plugins that are kept, where they are recorded. Default: those of 30 days, at most a million.
+    pub decisions: Retention,
     /// Program that runs native operations: geoworker itself.
     pub native_program: PathBuf,
     /// Folder for scratch folders, one per attempt.
@@ -101,6 +104,7 @@ impl Default for WorkerSettings {
             native_memory_bytes: 4 << 30,
             native_disk_bytes: 0,
             native_threads: cores,
+            decisions: Retention { keep_ms: 30 * 24 * 3600 * 1000, rows: 1_000_000 },
             native_program: PathBuf::from("geoworker"),
             scratch: PathBuf::from("scratch"),
         }

@@ -1,12 +1,16 @@
 //! Accepting a job: everything that can be refused is refused here, with nothing written.
 
+use std::time::Instant;
+
 use geoworker_blobs::{BlobError, BlobRef};
 use geoworker_machine::routing::ROUTE_FLAG;
 use geoworker_machine::{ErrorInfo, JobId, RetryClass, TaskId, codes};
-use geoworker_plugins::{Finding, PluginError};
+use geoworker_plugins::{Finding, JobTypeInfo, LoadedPlugin, PluginError};
+use geoworker_store::decisions::DecisionKind;
 use geoworker_store::records::{Job, NewJob, Rerun, Submitted};
 use serde_json::{Map, Value};
 
+use crate::decisions::{About, Asked, verdict};
 use crate::platform::Platform;
 
 /// A job to submit.
@@ -45,8 +49,39 @@ impl Platform {
             let hint = format!("`geoworker plugin inspect {}` prints the parameters", info.name);
             ErrorInfo::permanent(codes::PARAM_INVALID, errors.join("; ")).with_hint(hint)
         })?;
-        let validated = plugin.validate_job(&info.name, &parameters).await.map_err(plugin_error)?;
-        let mut normalised = validated.map_err(|findings| findings_error(&findings))?;
+        let started = Instant::now();
+        let validated = plugin.validate_job(&info.name, &parameters).await;
+        let asked = Asked {
+            kind: DecisionKind::Validate,
+            plugin: &plugin,
+            type_name: &info.name,
+            input: &parameters,
+            context: None,
+            output: verdict(&validated),
+            duration: started.elapsed(),
+        };
+        let accepting = async {
+            let validated = validated.map_err(plugin_error)?;
+            let normalised = validated.map_err(|findings| findings_error(&findings))?;
+            let (force, correlation_id) = (submission.force, submission.correlation_id);
+            self.accept(&plugin, &info, normalised, route_flag, force, correlation_id).await
+        };
+        let submitted = accepting.await;
+        let job = submitted.as_ref().ok().map(|submitted| &submitted.job_id);
+        self.decided(asked, About { job, ..About::default() });
+        submitted
+    }
+
+    /// Checks the inputs and writes the job.
+    async fn accept(
+        &self,
+        plugin: &LoadedPlugin,
+        info: &JobTypeInfo,
+        mut normalised: Value,
+        route_flag: bool,
+        force: bool,
+        correlation_id: Option<String>,
+    ) -> Result<Submitted, ErrorInfo> {
         let inputs = plugin.job_inputs(&info.name, &normalised).await.map_err(plugin_error)?;
         for blob in inputs {
             self.check_input(&BlobRef::new(blob.zone, blob.container, blob.name)).await?;
@@ -59,9 +94,9 @@ impl Platform {
             parameters: normalised,
             stages: info.stages.clone(),
             plugin_digest: plugin.digest.clone(),
-            correlation_id: submission.correlation_id,
+            correlation_id,
             jobs_queue: self.jobs_queue().to_owned(),
-            force: submission.force,
+            force,
         };
         let submitted = self.store.submit(job).await.map_err(|error| error.info())?;
         self.outbox_written.notify_one();

@@ -2,6 +2,7 @@
 
 use geoworker_machine::{ErrorInfo, JobId, JobState};
 use geoworker_plugins::{JobTypeInfo, LoadedPlugin, TaskTypeInfo};
+use geoworker_store::decisions::Decision;
 use geoworker_store::records::{Event, Job, Stage, Task};
 use serde::Serialize;
 use serde_json::Value;
@@ -96,14 +97,48 @@ pub struct TaskDetail {
     task: TaskView,
     /// What happened to it, oldest first.
     pub events: Vec<Event>,
+    /// What is recorded of the handler's latest run; null where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handled: Option<HandledView>,
+}
+
+/// A run of a handler, as the decision log has it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct HandledView {
+    /// Which attempt.
+    pub attempt: Option<u32>,
+    /// SHA-256 of the plugin's file.
+    pub plugin_digest: String,
+    /// Package and version of the contract.
+    pub contract: String,
+    /// Version of the host.
+    pub host_version: String,
+    /// How long it took, in milliseconds.
+    pub duration_ms: f64,
+    /// Last lines of the guest's log, oldest first.
+    pub log: Vec<String>,
+}
+
+impl From<Decision> for HandledView {
+    fn from(decision: Decision) -> Self {
+        let log = decision.log.as_deref().map(serde_json::from_str).and_then(Result::ok);
+        Self {
+            attempt: decision.attempt,
+            plugin_digest: decision.plugin_digest,
+            contract: decision.contract,
+            host_version: decision.host_version,
+            duration_ms: decision.duration_ms,
+            log: log.unwrap_or_default(),
+        }
+    }
 }
 
 impl TaskDetail {
-    /// A task, and the timeline of its job.
+    /// A task, the timeline of its job, and the handler's latest decision.
     #[must_use]
-    pub fn new(task: Task, mut events: Vec<Event>) -> Self {
+    pub fn new(task: Task, mut events: Vec<Event>, handled: Option<Decision>) -> Self {
         events.retain(|event| event.task_id.as_ref() == Some(&task.task_id));
-        Self { task: task.into(), events }
+        Self { task: task.into(), events, handled: handled.map(HandledView::from) }
     }
 }
 

@@ -50,8 +50,15 @@ impl TaskType for Greet {
         }
         let number = task.params["number"].as_u64().unwrap_or_default();
         host::progress(1.0, "greeted");
-        Ok(json!({"greeting": format!("hello, number {number}")}))
+        Ok(json!({"greeting": greeting(number)}))
     }
+}
+
+fn greeting(number: u64) -> String {
+    if cfg!(feature = "planted") && number % 7 == 0 {
+        return format!("good day, number {number}");
+    }
+    format!("hello, number {number}")
 }
 
 impl TaskType for Reply {

@@ -8,6 +8,7 @@ mod explain;
 mod jobs;
 pub(crate) mod native_op;
 mod plugin;
+mod plugin_replay;
 mod queues;
 mod run;
 mod serve;

@@ -11,10 +11,10 @@ use crate::exit::{NEGATIVE, OK, Outcome};
 use crate::output;
 
 pub(crate) async fn run(config: &Config, command: &PluginCommand, json: bool) -> Outcome {
-    let registry = load_plugins(config).await?;
     match command {
-        PluginCommand::List => Ok(list(&registry, json)),
-        PluginCommand::Inspect { name } => inspect(&registry, name, json),
+        PluginCommand::List => Ok(list(&load_plugins(config).await?, json)),
+        PluginCommand::Inspect { name } => inspect(&load_plugins(config).await?, name, json),
+        PluginCommand::Replay(args) => super::plugin_replay::run(config, args, json).await,
     }
 }
 

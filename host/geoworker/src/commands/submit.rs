@@ -63,7 +63,12 @@ pub(crate) async fn submit(platform: &Platform, args: &JobArgs) -> Result<Submit
     let parameters = parameters(&platform.registry, args)?;
     let submission =
         Submission { job_type: args.job_type.clone(), parameters, force: args.force, correlation_id: None };
-    let submitted = platform.submit(submission).await?;
+    let submitted = platform.submit(submission).await;
+    if submitted.is_err() {
+        // This process ends without running anything: nobody else writes what was decided.
+        platform.flush_decisions().await;
+    }
+    let submitted = submitted?;
     if submitted.existing {
         // On standard error, so that it also stands beside the result of an old run.
         eprintln!("note: this job was submitted before; --force makes a new run");

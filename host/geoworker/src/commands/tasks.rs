@@ -2,6 +2,7 @@
 
 use geoworker_machine::ErrorInfo;
 use geoworker_store::Store;
+use geoworker_store::decisions::DecisionLog;
 use geoworker_store::records::Task;
 use geoworker_worker::{Platform, TaskDetail, TaskView, find_job, find_task, task_waits_for};
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ pub(crate) async fn run(config: &Config, command: &TasksCommand, json: bool) -> 
     let store = &*context.platform.store;
     match command {
         TasksCommand::List { job } => list(store, job, json).await?,
-        TasksCommand::Show { task } => show(store, task, json).await?,
+        TasksCommand::Show { task } => show(store, &*context.decisions, task, json).await?,
         TasksCommand::Cancel { task } => cancel(&context.platform, task, json).await?,
         TasksCommand::Retry { task, wait } => {
             let task = find_task(store, task).await?;
@@ -43,10 +44,16 @@ async fn list(store: &dyn Store, job: &str, json: bool) -> Result<(), ErrorInfo>
     Ok(())
 }
 
-async fn show(store: &dyn Store, task: &str, json: bool) -> Result<(), ErrorInfo> {
+async fn show(
+    store: &dyn Store,
+    decisions: &dyn DecisionLog,
+    task: &str,
+    json: bool,
+) -> Result<(), ErrorInfo> {
     let task = find_task(store, task).await?;
     let events = store.events(&task.job_id).await.map_err(|error| error.info())?;
-    let detail = TaskDetail::new(task.clone(), events);
+    let handled = decisions.latest_handle(&task.task_id).await.map_err(|error| error.info())?;
+    let detail = TaskDetail::new(task.clone(), events, handled);
     if json {
         output::json(&detail);
         return Ok(());
@@ -68,6 +75,12 @@ async fn show(store: &dyn Store, task: &str, json: bool) -> Result<(), ErrorInfo
         ("error", optional(task.error.as_ref().map(ToString::to_string))),
     ] {
         output::line(&format!("{name:10} {value}"));
+    }
+    if let Some(handled) = &detail.handled {
+        output::line(&format!("{:10} {}, geoworker {}", "contract", handled.contract, handled.host_version));
+        for line in &handled.log {
+            output::line(&format!("{:10} {line}", "log"));
+        }
     }
     print_events(&detail.events);
     Ok(())

@@ -45,6 +45,7 @@ impl PostgresDatabase {
         let migrations = [
             ("initial", include_str!("../../../../migrations/postgres/0001_initial.sql")),
             ("order of messages", include_str!("../../../../migrations/postgres/0002_order_of_messages.sql")),
+            ("decisions", include_str!("../../../../migrations/postgres/0003_decisions.sql")),
         ];
         let migrations = (1..).zip(migrations).map(|(version, (name, text))| {
             Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)

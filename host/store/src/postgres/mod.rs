@@ -44,7 +44,9 @@ mod tests {
     async fn postgres_conforms() {
         let server = PrivatePostgres::start();
         let db = PostgresDatabase::open(&settings(&server)).await.expect("opens");
-        conformance::run(&PostgresStore::new(db.clone()), &PostgresClock(db.clone())).await;
+        let store = PostgresStore::new(db.clone());
+        conformance::run_decisions(&store, &PostgresClock(db.clone())).await;
+        conformance::run(&store, &PostgresClock(db.clone())).await;
         db.close().await;
     }
 

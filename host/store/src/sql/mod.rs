@@ -6,6 +6,7 @@
 
 mod attempts;
 mod cancel;
+mod decisions;
 mod jobs;
 mod outbox;
 mod rerun;

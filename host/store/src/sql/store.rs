@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::super::dialect::Database;
 use super::attempts::{Asked, Ending};
-use super::{attempts, cancel, jobs, outbox, rerun, sweep, workers};
+use super::{attempts, cancel, decisions, jobs, outbox, rerun, sweep, workers};
 use crate::coalesce::Coalescer;
+use crate::decisions::{Decision, DecisionLog, DecisionsPage, NewDecision, Retention};
 use crate::error::StoreError;
 use crate::records::{
     Beat, Claim, ClaimRequest, Event, Fenced, Job, JobsPage, JournalEntry, NewJob, OutboxRow, Outcome,
@@ -226,5 +227,28 @@ impl Store for DatabaseStore {
 
     async fn workers(&self) -> Result<Vec<Worker>> {
         workers::list(&mut *self.db.read().await?).await
+    }
+}
+
+#[async_trait]
+impl DecisionLog for DatabaseStore {
+    async fn record_decisions(&self, batch: &[NewDecision]) -> Result<()> {
+        transaction!(self, |tx| decisions::record(&mut tx, batch))
+    }
+
+    async fn decisions(&self, page: DecisionsPage<'_>) -> Result<Vec<Decision>> {
+        decisions::page(&mut *self.db.read().await?, &page).await
+    }
+
+    async fn latest_handle(&self, task: &TaskId) -> Result<Option<Decision>> {
+        decisions::latest_handle(&mut *self.db.read().await?, task).await
+    }
+
+    async fn prune_decisions(&self, retention: Retention, limit: u32) -> Result<u64> {
+        transaction!(self, |tx| decisions::prune(&mut tx, retention, limit))
+    }
+
+    async fn documents(&self) -> Result<u64> {
+        decisions::documents(&mut *self.db.read().await?).await
     }
 }

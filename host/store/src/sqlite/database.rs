@@ -94,6 +94,7 @@ async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     let migrations = vec![
         migration(1, "initial", include_str!("../../../../migrations/sqlite/0001_initial.sql")),
         migration(2, "many workers", include_str!("../../../../migrations/sqlite/0002_many_workers.sql")),
+        migration(3, "decisions", include_str!("../../../../migrations/sqlite/0003_decisions.sql")),
     ];
     // Two processes may open a new file at once: the second finds the migration done when it tries again.
     let migrator = Migrator::with_migrations(migrations);

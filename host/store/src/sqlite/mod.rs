@@ -19,6 +19,14 @@ mod tests {
         crate::conformance::run(&SqliteStore::new(db.clone()), &crate::conformance::SqliteClock(db)).await;
     }
 
+    #[tokio::test]
+    async fn sqlite_keeps_decisions() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = SqliteDatabase::open(&folder.path().join("t.db")).await.expect("opens");
+        let clock = crate::conformance::SqliteClock(db.clone());
+        crate::conformance::run_decisions(&SqliteStore::new(db), &clock).await;
+    }
+
     /// Two processes may share one file: two databases opened on it are as good as two processes.
     #[tokio::test]
     async fn two_openers_share_one_file() {
