@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use geoworker_blobs::{AzureZones, FolderZones, Zones};
 use geoworker_machine::{ErrorInfo, codes};
-use geoworker_plugins::{Limits, PluginEngine, Registry, load_directory};
+use geoworker_plugins::{LimitsPolicy, PluginEngine, Registry, load_directory};
 use geoworker_queue::{EmbeddedQueue, PostgresQueue, Queue, QueueSettings, ServiceBusQueue};
 use geoworker_servicebus::Client;
 use geoworker_store::{PostgresDatabase, PostgresStore, SqliteDatabase, SqliteStore, Store};
@@ -100,8 +100,8 @@ impl Context {
 /// `CONFIG_INVALID` where the directory or the limits file cannot be read.
 pub(crate) async fn load_plugins(config: &Config) -> Result<Registry, ErrorInfo> {
     let limits = match &config.limits_file {
-        Some(path) => Limits::read(path)?,
-        None => Limits::default(),
+        Some(path) => LimitsPolicy::read(path)?,
+        None => LimitsPolicy::default(),
     };
     let engine = engine()?;
     create_data_dir(&config.data_dir)?;
