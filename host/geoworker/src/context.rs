@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use geoworker_blobs::{AzureZones, FolderZones, Zones};
 use geoworker_machine::{ErrorInfo, codes};
-use geoworker_plugins::{Limits, PluginEngine, Registry, load_directory};
+use geoworker_plugins::{LimitsPolicy, PluginEngine, Registry, load_directory};
 use geoworker_queue::{EmbeddedQueue, PostgresQueue, Queue, QueueSettings, ServiceBusQueue};
 use geoworker_servicebus::Client;
 use geoworker_store::decisions::DecisionLog;
@@ -127,8 +127,8 @@ pub(crate) async fn load_plugins_with(config: &Config, engine: &PluginEngine) ->
 ///
 /// # Errors
 /// `CONFIG_INVALID` where the limits file cannot be read.
-pub(crate) fn limits(config: &Config) -> Result<Limits, ErrorInfo> {
-    config.limits_file.as_deref().map_or_else(|| Ok(Limits::default()), Limits::read)
+pub(crate) fn limits(config: &Config) -> Result<LimitsPolicy, ErrorInfo> {
+    config.limits_file.as_deref().map_or_else(|| Ok(LimitsPolicy::default()), LimitsPolicy::read)
 }
 
 /// A plugin engine for this machine.

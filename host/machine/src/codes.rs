@@ -81,10 +81,11 @@ codes! {
     MEMORY: "A native operation hit its memory limit, or needs more than it may have.", "It was tried again with less. Raise `GEOWORKER_NATIVE_MEMORY_MB` (one operation) or `GEOWORKER_MEMORY_MB` (all together), or submit a smaller raster.";
     TIMEOUT: "The operation or task took longer than allowed.", "Raise the limit that the message names, or submit a smaller raster.";
     NATIVE_PROTOCOL: "The native process ended without a result.", "The attempt is retried. If it repeats, look at the worker's log.";
-    PLUGIN_FILE: "The plugin file cannot be read or has an unreasonable size.", "Copy it to the plugin directory again.";
+    PLUGIN_FILE: "The plugin file cannot be read or has an unreasonable size.", "Copy it, as a file of its own and no link to another folder, to the plugin directory again.";
     PLUGIN_NOT_WASM: "The plugin file is not a WebAssembly module or component.", "Build it with `wasm32-unknown-unknown` or as a component; docs/plugins.md shows how.";
     PLUGIN_WORLD_MISMATCH: "The component does not export what a plugin must export.", "Build it against package geoworker:plugin@1.0.0 in wit/.";
     PLUGIN_IMPORT_UNKNOWN: "The component imports something that the host does not offer.", "Plugins get only the interfaces of geoworker:plugin@1.0.0; remove the import that the message names.";
+    PLUGIN_METADATA: "The plugin's metadata section is not valid.", "Build it again with `geoworker plugin build`; the message says what is wrong.";
     PLUGIN_COMPILE: "The component does not compile.", "Build it again; the message is the compiler's.";
     PLUGIN_DESCRIBE: "The plugin failed while describing itself.", "The message says which call or limit; tell the plugin's author.";
     PLUGIN_SCHEMA: "A name or JSON Schema in the plugin's description is not valid.", "Tell the plugin's author.";
@@ -92,7 +93,7 @@ codes! {
     PLUGIN_TRAP: "The plugin crashed.", "Tell the plugin's author; the task's log has the details.";
     PLUGIN_CPU_LIMIT: "The plugin used more CPU time than allowed in one call.", "Tell the plugin's author, or raise `cpu_ms` in limits.toml.";
     PLUGIN_MEMORY_LIMIT: "The plugin asked for more memory than allowed.", "Tell the plugin's author, or raise `memory_mib` in limits.toml.";
-    PLUGIN_OUTPUT_LIMIT: "The plugin passed more data to the host than allowed.", "Tell the plugin's author, or raise `transfer_kib` in limits.toml.";
+    PLUGIN_OUTPUT_LIMIT: "The plugin passed more data to the host than allowed.", "Tell the plugin's author, or raise `transfer_kib`, `string_kib` or `list_items` in limits.toml.";
     PLUGIN_CALL_LIMIT: "The plugin called the host more often than allowed in one call.", "Tell the plugin's author, or raise `host_calls` in limits.toml.";
     PLUGIN_OUTPUT_INVALID: "The plugin returned something that breaks the contract.", "Tell the plugin's author; the message says what.";
     OPERATION_NOT_DECLARED: "The plugin asked for an operation that it did not declare.", "Tell the plugin's author: it belongs into `operations` of `describe`.";

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use geoworker_machine::json::depth;
 use geoworker_machine::{ErrorInfo, RetryClass, codes};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,6 +14,7 @@ use crate::bindings::{
 };
 use crate::error::{PluginError, from_trap};
 use crate::guest::{Grants, GuestState};
+use crate::lifted::Lifted;
 use crate::registry::{LoadedPlugin, TaskTypeInfo};
 use crate::services::{HostServices, JournaledOperation, NoServices};
 use crate::usage::{CallReport, Usage, outcome_name};
@@ -113,7 +113,7 @@ impl LoadedPlugin {
             let guest = call.task_guest().await?;
             let answer = guest.call_route(&mut call.store, name, &params.to_string(), inputs).await;
             let route = call.answer(answer)?;
-            Ok(TaskRoute { reason: cut(&route.reason, MAX_MESSAGE), ..route })
+            Ok(TaskRoute { target: cut(&route.target, MAX_NAME), reason: cut(&route.reason, MAX_MESSAGE) })
         };
         let outcome = outcome.await;
         call.end(outcome)
@@ -276,8 +276,11 @@ impl Call<'_> {
         instance.map_err(|error| from_trap(&self.plugin.name, "start", &error))
     }
 
-    fn answer<T>(&self, answer: wasmtime::Result<T>) -> Called<T> {
-        answer.map_err(|error| self.trap(&error))
+    /// The one way out of a guest: no value passes unchecked.
+    fn answer<T: Lifted>(&self, answer: wasmtime::Result<T>) -> Called<T> {
+        let value = answer.map_err(|error| self.trap(&error))?;
+        value.check(&self.plugin.limits).map_err(|stop| self.trap(&stop.into()))?;
+        Ok(value)
     }
 
     fn validation(
@@ -292,7 +295,7 @@ impl Call<'_> {
 
     fn planned(&self, tasks: Vec<TaskDefinition>) -> Called<Vec<(TaskDefinition, Value)>> {
         let limit = self.plugin.limits.stage_tasks;
-        if tasks.len() > limit {
+        if tasks.len() as u64 > limit {
             return Err(self.broken(&format!("{} tasks in one stage; at most {limit}", tasks.len())));
         }
         let mut units = HashSet::new();
@@ -341,20 +344,6 @@ impl Call<'_> {
             });
         }
         outcome
-    }
-}
-
-impl GuestState {
-    /// Parses a guest's document within the limits.
-    pub(crate) fn parse_json(&self, what: &str, text: &str) -> Result<Value, ErrorInfo> {
-        let invalid =
-            |reason: String| ErrorInfo::permanent(codes::PLUGIN_OUTPUT_INVALID, format!("{what} {reason}"));
-        let value: Value =
-            serde_json::from_str(text).map_err(|error| invalid(format!("is not JSON: {error}")))?;
-        if depth(&value) > self.limits.json_depth {
-            return Err(invalid(format!("is nested deeper than {}", self.limits.json_depth)));
-        }
-        Ok(value)
     }
 }
 

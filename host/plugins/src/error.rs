@@ -22,6 +22,9 @@ pub(crate) enum Stop {
     /// Memory or tables.
     #[error("more than {0}")]
     Memory(String),
+    /// A string or list that is too long.
+    #[error("more than {0}")]
+    Output(String),
     /// Too many host calls.
     #[error("more than {0} host calls")]
     Calls(u64),
@@ -43,6 +46,7 @@ pub(crate) fn from_trap(plugin: &str, export: &str, error: &wasmtime::Error) -> 
         return match stop {
             Stop::Cpu(_) => failed(codes::PLUGIN_CPU_LIMIT, stop.to_string()),
             Stop::Memory(_) => failed(codes::PLUGIN_MEMORY_LIMIT, stop.to_string()),
+            Stop::Output(_) => failed(codes::PLUGIN_OUTPUT_LIMIT, stop.to_string()),
             Stop::Calls(_) => failed(codes::PLUGIN_CALL_LIMIT, stop.to_string()),
             Stop::Aborted(reason) => PluginError::Stopped(reason.clone()),
         };

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use geoworker_machine::json::depth;
 use geoworker_machine::{ErrorInfo, codes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,7 +11,8 @@ use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
 use crate::engine::{PluginEngine, TICK};
 use crate::error::Stop;
-use crate::limits::Limits;
+use crate::lifted::Lifted;
+use crate::limits::{Limits, kib};
 use crate::services::{HostServices, JournaledOperation, OperationError, request_hash};
 use crate::usage::Usage;
 
@@ -36,6 +38,7 @@ pub(crate) struct GuestState {
     table_elements: u64,
     host_calls: u64,
     log_lines: u64,
+    log_bytes: usize,
 }
 
 impl GuestState {
@@ -58,12 +61,13 @@ impl GuestState {
             table_elements: 0,
             host_calls: 0,
             log_lines: 0,
+            log_bytes: 0,
         }
     }
 
     /// A fresh store in which all limits are armed, start functions included.
     pub(crate) fn into_store(self, engine: &PluginEngine) -> Store<GuestState> {
-        let transfer = usize::try_from(self.limits.transfer_kib.saturating_mul(1024)).unwrap_or(usize::MAX);
+        let transfer = kib(self.limits.transfer_kib);
         let mut store = Store::new(engine.engine(), self);
         store.limiter(|state| state);
         store.set_hostcall_fuel(transfer);
@@ -101,26 +105,45 @@ impl GuestState {
         }
     }
 
-    /// Counts a host call.
-    pub(crate) fn enter(&mut self) -> wasmtime::Result<()> {
+    /// Counts a host call and checks what it hands over.
+    pub(crate) fn enter(&mut self, sent: &impl Lifted) -> wasmtime::Result<()> {
         self.host_calls += 1;
         if self.host_calls > self.limits.host_calls {
             return Err(Stop::Calls(self.limits.host_calls).into());
         }
-        Ok(())
+        Ok(sent.check(&self.limits)?)
     }
 
     pub(crate) fn log_line(&mut self, level: &str, message: &str) {
         self.log_lines += 1;
-        if self.log_lines > self.limits.log_lines {
+        if self.log_lines > self.limits.log_lines || self.log_bytes >= kib(self.limits.log_kib) {
             return;
         }
-        let clean = clean_line(message, self.limits.log_line_bytes);
+        let longest = usize::try_from(self.limits.log_line_bytes).unwrap_or(usize::MAX);
+        let left = kib(self.limits.log_kib) - self.log_bytes;
+        let clean = clean_line(message, longest.min(left));
+        // An empty line costs something too, and a cut one has used up what was left.
+        self.log_bytes += if clean.len() + 10 > left { left } else { clean.len() + 1 };
         let level = if matches!(level, "debug" | "warn" | "error") { level } else { "info" };
         self.services.log(level, &clean);
-        if self.log_lines == self.limits.log_lines {
+        if self.log_lines == self.limits.log_lines || self.log_bytes >= kib(self.limits.log_kib) {
             self.services.log("warn", "the log budget of this call is used up; further lines are dropped");
         }
+    }
+
+    /// Parses a guest's document within the limits.
+    pub(crate) fn parse_json(&self, what: &str, text: &str) -> Result<Value, ErrorInfo> {
+        let invalid =
+            |reason: String| ErrorInfo::permanent(codes::PLUGIN_OUTPUT_INVALID, format!("{what} {reason}"));
+        if text.len() > kib(self.limits.json_kib) {
+            return Err(invalid(format!("has more than {} KiB", self.limits.json_kib)));
+        }
+        let value: Value =
+            serde_json::from_str(text).map_err(|error| invalid(format!("is not JSON: {error}")))?;
+        if depth(&value) as u64 > self.limits.json_depth {
+            return Err(invalid(format!("is nested deeper than {}", self.limits.json_depth)));
+        }
+        Ok(value)
     }
 
     /// Refuses zones that were not declared.
@@ -136,12 +159,12 @@ impl GuestState {
     /// Answers from the journal, or performs the operation and remembers its outcome.
     ///
     /// Transient failures are not remembered: the next attempt tries again.
-    pub(crate) async fn durable<Q: Serialize, A: DeserializeOwned>(
+    pub(crate) async fn durable<Q: Serialize + Lifted, A: DeserializeOwned>(
         &mut self,
         operation: &str,
         request: &Q,
     ) -> wasmtime::Result<Result<A, ErrorInfo>> {
-        self.enter()?;
+        self.enter(request)?;
         if !self.grants.operations.iter().any(|declared| declared == operation) {
             let message = format!("the task type did not declare '{operation}'");
             return Ok(Err(ErrorInfo::permanent(codes::OPERATION_NOT_DECLARED, message)));

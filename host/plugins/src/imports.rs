@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::bindings::{blobs, catalog, log, progress, raster, results, types};
 use crate::error::Stop;
 use crate::guest::{GuestState, clean_line};
+use crate::lifted::Lifted;
 use crate::services::OperationError;
 
 type Answer<T> = wasmtime::Result<Result<T, types::Failure>>;
@@ -16,12 +17,14 @@ const PROGRESS_BYTES: usize = 200;
 const PAGE_LIMIT: u32 = 1000;
 /// Blobs that one listing holds at most.
 const LIST_LIMIT: u32 = 10_000;
+/// What a call without strings and lists hands over.
+const NOTHING: serde_json::Value = serde_json::Value::Null;
 
 impl types::Host for GuestState {}
 
 impl log::Host for GuestState {
     async fn write(&mut self, level: String, message: String) -> wasmtime::Result<()> {
-        self.enter()?;
+        self.enter(&message)?;
         self.log_line(&level, &message);
         Ok(())
     }
@@ -29,7 +32,7 @@ impl log::Host for GuestState {
 
 impl progress::Host for GuestState {
     async fn report(&mut self, fraction: f32, message: String) -> wasmtime::Result<()> {
-        self.enter()?;
+        self.enter(&message)?;
         let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
         self.services.progress(fraction, &clean_line(&message, PROGRESS_BYTES));
         Ok(())
@@ -99,7 +102,7 @@ impl blobs::Host for GuestState {
             Ok(document) => {
                 self.checked(Ok(()), "blobs.put-json", &json!({"target": target, "document": document})).await
             }
-            Err(info) => Ok(Err(failure(info))),
+            Err(info) => self.checked(Err(info), "blobs.put-json", &json!({"target": target})).await,
         }
     }
 
@@ -117,14 +120,14 @@ impl catalog::Host for GuestState {
             Ok(item) => {
                 self.checked(Ok(()), "catalog.publish-item", &json!({"target": target, "item": item})).await
             }
-            Err(info) => Ok(Err(failure(info))),
+            Err(info) => self.checked(Err(info), "catalog.publish-item", &json!({"target": target})).await,
         }
     }
 }
 
 impl results::Host for GuestState {
     async fn count(&mut self, stage: u32) -> wasmtime::Result<u32> {
-        self.enter()?;
+        self.enter(&NOTHING)?;
         self.services.result_count(stage).await.map_err(stop)
     }
 
@@ -134,7 +137,7 @@ impl results::Host for GuestState {
         offset: u32,
         limit: u32,
     ) -> wasmtime::Result<Vec<results::UnitResult>> {
-        self.enter()?;
+        self.enter(&NOTHING)?;
         let page = self.services.result_page(stage, offset, limit.min(PAGE_LIMIT)).await.map_err(stop)?;
         let unit = |result: crate::services::UnitResult| results::UnitResult {
             unit: result.unit,
@@ -151,10 +154,10 @@ impl GuestState {
         &mut self,
         allowed: Result<(), ErrorInfo>,
         operation: &str,
-        request: &impl serde::Serialize,
+        request: &(impl serde::Serialize + Lifted),
     ) -> Answer<A> {
         if let Err(info) = allowed {
-            self.enter()?;
+            self.enter(request)?;
             return Ok(Err(failure(info)));
         }
         Ok(self.durable(operation, request).await?.map_err(failure))

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use geoworker_machine::stage::{FailurePolicy, StageSpec};
 use geoworker_machine::{ErrorInfo, codes};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -12,11 +11,12 @@ use sha2::{Digest, Sha256};
 use crate::bindings::{job_types, task_types};
 use crate::cache;
 use crate::component;
+use crate::described;
 use crate::engine::PluginEngine;
 use crate::error::PluginError;
-use crate::limits::Limits;
+use crate::limits::{Limits, LimitsPolicy, PartialLimits};
+use crate::metadata::PluginMetadata;
 use crate::registry::{Exports, JobTypeInfo, LoadedPlugin, Registry, TaskTypeInfo};
-use crate::schema::Schema;
 
 /// How far a file got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,6 +57,10 @@ pub struct LoadReport {
     pub size_bytes: u64,
     /// How long it took.
     pub load_ms: f64,
+    /// What holds for it, once its metadata was read.
+    pub limits: Option<Limits>,
+    /// What it says about itself.
+    pub metadata: Option<PluginMetadata>,
 }
 
 /// Loads every `.wasm` file of a folder, by name. A file that fails disables its own types only.
@@ -67,7 +71,7 @@ pub async fn load_directory(
     engine: &PluginEngine,
     folder: &Path,
     cache: Option<&Path>,
-    limits: Limits,
+    limits: impl Into<LimitsPolicy>,
 ) -> Result<Registry, ErrorInfo> {
     let unreadable = |error: std::io::Error| {
         let message = format!("the plugin directory {} cannot be read: {error}", folder.display());
@@ -83,9 +87,10 @@ pub async fn load_directory(
         }
     }
     files.sort();
-    let mut registry = Registry::with_limits(limits);
+    let limits = limits.into();
+    let mut registry = Registry::with_limits(limits.clone());
     for file in files {
-        load_file(engine, &file, cache, limits, &mut registry).await;
+        load_file(engine, &file, cache, limits.clone(), &mut registry).await;
     }
     Ok(registry)
 }
@@ -95,7 +100,7 @@ pub async fn load_file(
     engine: &PluginEngine,
     path: &Path,
     cache: Option<&Path>,
-    limits: Limits,
+    limits: impl Into<LimitsPolicy>,
     registry: &mut Registry,
 ) {
     let started = Instant::now();
@@ -109,8 +114,10 @@ pub async fn load_file(
         job_types: Vec::new(),
         size_bytes: 0,
         load_ms: 0.0,
+        limits: None,
+        metadata: None,
     };
-    let loaded = load(engine, path, cache, limits, registry, &mut report).await;
+    let loaded = load(engine, path, cache, &limits.into(), registry, &mut report).await;
     report.error = loaded.err();
     report.load_ms = started.elapsed().as_secs_f64() * 1000.0;
     match &report.error {
@@ -133,28 +140,23 @@ async fn load(
     engine: &PluginEngine,
     path: &Path,
     cache: Option<&Path>,
-    limits: Limits,
+    limits: &LimitsPolicy,
     registry: &mut Registry,
     report: &mut LoadReport,
 ) -> Result<(), ErrorInfo> {
-    let bytes = read(path, limits)?;
+    let bytes = read(path, limits.effective(&report.file, &PartialLimits::default()))?;
     let digest = geoworker_machine::ids::hex(&Sha256::digest(&bytes));
     report.digest = Some(digest.clone());
     report.size_bytes = bytes.len() as u64;
+    report.stage = LoadStage::World;
+    report.metadata = PluginMetadata::read(&bytes)?;
+    let requested = report.metadata.clone().unwrap_or_default().limits;
+    let limits = limits.effective(&report.file, &requested);
+    report.limits = Some(limits);
     let plugin =
         compile(engine, cache, limits, &report.file.clone(), digest, bytes, &mut report.stage).await?;
     report.stage = LoadStage::Describe;
-    let tasks = plugin.describe_tasks().await.map_err(describe_error)?;
-    let jobs = plugin.describe_jobs().await.map_err(describe_error)?;
-    report.stage = LoadStage::Schema;
-    let tasks = tasks.into_iter().map(task_type).collect::<Result<Vec<_>, _>>()?;
-    let jobs = jobs.into_iter().map(job_type).collect::<Result<Vec<_>, _>>()?;
-    if tasks.is_empty() && jobs.is_empty() {
-        return Err(ErrorInfo::permanent(
-            codes::PLUGIN_SCHEMA,
-            "the plugin describes no task and no job type",
-        ));
-    }
+    let (tasks, jobs) = describe(&plugin, &mut report.stage).await?;
     report.task_types = tasks.iter().map(|info| info.name.clone()).collect();
     report.job_types = jobs.iter().map(|info| info.name.clone()).collect();
     report.stage = LoadStage::Publish;
@@ -163,10 +165,32 @@ async fn load(
     Ok(())
 }
 
+/// What a plugin offers, within the time that loading may take.
+async fn describe(
+    plugin: &LoadedPlugin,
+    stage: &mut LoadStage,
+) -> Result<(Vec<TaskTypeInfo>, Vec<JobTypeInfo>), ErrorInfo> {
+    let limit = plugin.limits.load_ms;
+    let described = async {
+        let tasks = plugin.describe_tasks().await.map_err(describe_error)?;
+        let jobs = plugin.describe_jobs().await.map_err(describe_error)?;
+        *stage = LoadStage::Schema;
+        // Schemas are compiled on a thread of their own: one that takes long holds up nobody.
+        let checked = tokio::task::spawn_blocking(move || described::check(tasks, jobs));
+        checked.await.map_err(|error| ErrorInfo::permanent(codes::PLUGIN_SCHEMA, error.to_string()))?
+    };
+    let described = tokio::time::timeout(Duration::from_millis(limit), described).await;
+    described.unwrap_or_else(|_| {
+        let message = format!("the plugin was not described and checked within {limit} ms (load_ms)");
+        Err(ErrorInfo::permanent(codes::PLUGIN_DESCRIBE, message))
+    })
+}
+
 fn read(path: &Path, limits: Limits) -> Result<Vec<u8>, ErrorInfo> {
     let unreadable = |error: std::io::Error| {
         ErrorInfo::permanent(codes::PLUGIN_FILE, format!("the file cannot be read: {error}"))
     };
+    refuse_foreign_link(path).map_err(unreadable)?;
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     let limit = limits.file_mib << 20;
     if !metadata.is_file() || metadata.len() == 0 || metadata.len() > limit {
@@ -174,6 +198,18 @@ fn read(path: &Path, limits: Limits) -> Result<Vec<u8>, ErrorInfo> {
         return Err(ErrorInfo::permanent(codes::PLUGIN_FILE, message));
     }
     std::fs::read(path).map_err(unreadable)
+}
+
+/// A link may lead to another file of its folder, nowhere else.
+fn refuse_foreign_link(path: &Path) -> std::io::Result<()> {
+    if !std::fs::symlink_metadata(path)?.is_symlink() {
+        return Ok(());
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if std::fs::canonicalize(path)?.starts_with(std::fs::canonicalize(folder)?) {
+        return Ok(());
+    }
+    Err(std::io::Error::other("it is a link that leaves the plugin folder"))
 }
 
 async fn compile(
@@ -185,7 +221,6 @@ async fn compile(
     bytes: Vec<u8>,
     stage: &mut LoadStage,
 ) -> Result<LoadedPlugin, ErrorInfo> {
-    *stage = LoadStage::World;
     let prepared = component::prepare(&bytes)?.into_owned();
     *stage = LoadStage::Compile;
     let (worker, key) = (engine.clone(), digest.clone());
@@ -232,56 +267,4 @@ fn describe_error(error: PluginError) -> ErrorInfo {
         PluginError::Stopped(reason) => reason,
     };
     ErrorInfo::permanent(codes::PLUGIN_DESCRIBE, reason)
-}
-
-fn task_type(described: task_types::TaskType) -> Result<TaskTypeInfo, ErrorInfo> {
-    check_name(&described.name)?;
-    Ok(TaskTypeInfo {
-        parameters: schema(&described.name, "parameters-schema", &described.parameters_schema)?,
-        result_schema: schema(&described.name, "result-schema", &described.result_schema)?,
-        name: described.name,
-        version: described.version,
-        summary: described.summary,
-        class: described.class,
-        operations: described.operations,
-        zones: described.zones,
-        max_retries: described.max_retries,
-        timeout_seconds: described.timeout_seconds,
-    })
-}
-
-fn job_type(described: job_types::JobType) -> Result<JobTypeInfo, ErrorInfo> {
-    check_name(&described.name)?;
-    if described.stages.is_empty() {
-        let message = format!("job type '{}' has no stage", described.name);
-        return Err(ErrorInfo::permanent(codes::PLUGIN_SCHEMA, message));
-    }
-    let stage = |stage: job_types::Stage| StageSpec {
-        on_failure: FailurePolicy::from_name(&stage.on_failure),
-        name: stage.name,
-    };
-    Ok(JobTypeInfo {
-        parameters: schema(&described.name, "parameters-schema", &described.parameters_schema)?,
-        name: described.name,
-        version: described.version,
-        summary: described.summary,
-        stages: described.stages.into_iter().map(stage).collect(),
-        task_types: described.task_types,
-    })
-}
-
-fn check_name(name: &str) -> Result<(), ErrorInfo> {
-    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-    let rest = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-    if first && rest && name.len() <= 64 {
-        return Ok(());
-    }
-    let message = format!("'{}' is not a name in lower-case snake case", name.escape_debug());
-    Err(ErrorInfo::permanent(codes::PLUGIN_SCHEMA, message))
-}
-
-fn schema(name: &str, what: &str, text: &str) -> Result<Schema, ErrorInfo> {
-    Schema::new(text).map_err(|reason| {
-        ErrorInfo::permanent(codes::PLUGIN_SCHEMA, format!("{what} of '{name}' is not valid: {reason}"))
-    })
 }

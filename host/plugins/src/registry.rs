@@ -10,7 +10,7 @@ use wasmtime::component::InstancePre;
 use crate::bindings::{job_types, task_types};
 use crate::engine::PluginEngine;
 use crate::guest::GuestState;
-use crate::limits::Limits;
+use crate::limits::{Limits, LimitsPolicy};
 use crate::load::LoadReport;
 use crate::schema::Schema;
 
@@ -91,7 +91,7 @@ pub struct Registry {
     tasks: Offered<TaskTypeInfo>,
     jobs: Offered<JobTypeInfo>,
     reports: Vec<LoadReport>,
-    limits: Limits,
+    limits: LimitsPolicy,
 }
 
 impl Registry {
@@ -127,16 +127,16 @@ impl Registry {
         self.jobs.values().map(|(plugin, info)| (plugin.as_ref(), info.as_ref()))
     }
 
-    /// What every plugin is held to.
+    /// What every plugin is held to that is not granted more; reports tell what holds for each file.
     #[must_use]
     pub fn limits(&self) -> &Limits {
-        &self.limits
+        &self.limits.default
     }
 
     /// An empty registry whose plugins are held to `limits`.
     #[must_use]
-    pub fn with_limits(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+    pub fn with_limits(limits: impl Into<LimitsPolicy>) -> Self {
+        Self { limits: limits.into(), ..Self::default() }
     }
 
     /// What became of each file.

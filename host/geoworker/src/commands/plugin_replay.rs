@@ -51,7 +51,7 @@ pub(crate) async fn run(config: &Config, args: &ReplayArgs, json: bool) -> Outco
 /// The candidate alone, held to the operator's limits.
 async fn load(config: &Config, args: &ReplayArgs) -> Result<Registry, ErrorInfo> {
     let limits = limits(config)?;
-    let mut registry = Registry::with_limits(limits);
+    let mut registry = Registry::with_limits(limits.clone());
     load_file(&engine()?, &args.candidate, Some(&config.data_dir.join("cache")), limits, &mut registry).await;
     match registry.reports().first().and_then(|report| report.error.clone()) {
         Some(error) => Err(error),
