@@ -55,6 +55,8 @@ check: lint docs test ## What continuous integration runs
 lint: setup
 	cargo fmt --check
 	cd plugins && cargo fmt --check
+	cd wit && sha256sum --check --quiet released/1.0.0.sha256
+	tools/wit-reference --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
 docs: setup
