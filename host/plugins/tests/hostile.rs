@@ -177,5 +177,5 @@ async fn ten_thousand_hostile_calls_leave_nothing_behind() {
 fn resident_mib() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("reads");
     let pages: u64 = statm.split(' ').nth(1).expect("is there").parse().expect("is a number");
-    pages * 4096 >> 20
+    (pages * 4096) >> 20
 }
