@@ -13,8 +13,8 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 endif
 VENV := $(CURDIR)/.venv
 
-.PHONY: help setup plugins build demo test test-rust test-referee check lint docs bench bench-queue bench-cloud soak \
-	soak-cloud simulate emulator clean
+.PHONY: help setup plugins build demo test test-rust test-referee check lint docs bench bench-queue bench-reload bench-cloud soak \
+	soak-cloud simulate hostile emulator clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,9 +70,15 @@ bench-queue: build $(VENV)/ready ## Empty tasks through PostgreSQL beside procra
 	$(VENV)/bin/pip install -q --disable-pip-version-check -r tests/bench/requirements.txt
 	$(VENV)/bin/python tests/bench/workers.py
 
+bench-reload: build ## Plugins replaced under load: what a reload takes, and that nothing is lost
+	@python3 tests/bench/reload.py
+
 bench-cloud: build $(VENV)/ready ## Tasks through Service Bus, and a large COG to a blob server beside GDAL; SIZE=megabytes
 	@tools/install-azurite
 	$(VENV)/bin/python tests/bench/cloud.py --size $(or $(SIZE),500)
+
+hostile: plugins ## What hostile plugins try, and what becomes of it
+	cargo test --release --locked --workspace --test hostile -- --nocapture every_behaviour
 
 emulator: build ## A Service Bus on this machine, for developers; PORT=n
 	bin/geoworker-servicebus-emulator --port $(or $(PORT),5672)

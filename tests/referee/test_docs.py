@@ -44,7 +44,7 @@ def test_the_documented_limits_are_accepted(make_geoworker, tmp_path):
 
 
 def test_every_setting_is_documented():
-    files = [ROOT / "host/geoworker/src" / name for name in ("config.rs", "config/backends.rs", "http_config.rs")]
+    files = [ROOT / "host/geoworker/src" / name for name in ("config.rs", "config/backends.rs", "http_config.rs", "plugin_config.rs")]
     code = "".join(file.read_text().split("#[cfg(test)]")[0] for file in files)
     names = set(re.findall(r'"((?:GEOWORKER|RASTER|SERVICE_BUS|POSTGRES|LOG|APP|LONG)_[A-Z_]+)"', code))
     text = (ROOT / "docs/operators.md").read_text()

@@ -136,12 +136,15 @@ fn storage(platform: &Platform) -> Seen {
 
 /// Messages of types that are not there wait; without any type there is nothing to run.
 fn plugins(platform: &Platform) -> Seen {
-    let registry = &platform.registry;
-    let failed: Vec<&str> = registry
+    let registry = platform.registry();
+    let failed: Vec<String> = registry
         .reports()
         .iter()
         .filter(|report| report.error.is_some())
-        .map(|report| report.file.as_str())
+        .map(|report| match &report.serving {
+            Some(_) => format!("{} (the version before serves)", report.file),
+            None => report.file.clone(),
+        })
         .collect();
     if registry.task_types().next().is_none() {
         return failing("no task type is loaded");

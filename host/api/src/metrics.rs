@@ -23,6 +23,9 @@ type Requests = Family<[(&'static str, String); 3], Counter>;
 /// By queue and state.
 type Depths = Family<[(&'static str, String); 2], Gauge>;
 
+/// Plugin files by state.
+type Files = Family<[(&'static str, &'static str); 1], Gauge>;
+
 /// What `/metrics` shows.
 pub(crate) struct HttpMetrics {
     registry: Mutex<Registry>,
@@ -30,6 +33,8 @@ pub(crate) struct HttpMetrics {
     running: Gauge,
     depth: Depths,
     memory: Gauge,
+    generation: Gauge,
+    files: Files,
     depth_asked: Mutex<Option<Instant>>,
 }
 
@@ -52,8 +57,14 @@ impl Default for HttpMetrics {
         let memory = Gauge::default();
         let help = "Resident memory of this process, without native operations";
         registry.register("process_resident_memory_bytes", help, memory.clone());
+        let generation = Gauge::default();
+        let help = "Generation of the plugins: how many loads differed from the one before";
+        registry.register("geoworker_plugin_generation", help, generation.clone());
+        let files = Files::default();
+        let help = "Plugin files: ready, stale (failed, and the version before serves) or failed";
+        registry.register("geoworker_plugin_files", help, files.clone());
         let (registry, depth_asked) = (Mutex::new(registry), Mutex::new(None));
-        Self { registry, requests, running, depth, memory, depth_asked }
+        Self { registry, requests, running, depth, memory, generation, files, depth_asked }
     }
 }
 
@@ -77,6 +88,7 @@ impl HttpMetrics {
     pub(crate) async fn text(&self, platform: Option<&Platform>) -> String {
         if let Some(platform) = platform {
             self.running.set(i64::from(platform.busy()));
+            self.look_at_plugins(platform);
             self.ask_depth(platform).await;
         }
         if let Some(bytes) = resident_bytes() {
@@ -87,6 +99,22 @@ impl HttpMetrics {
         // Writing to a string does not fail.
         let _ = prometheus_text::encode(&mut text, &registry);
         text
+    }
+
+    fn look_at_plugins(&self, platform: &Platform) {
+        let registry = platform.registry();
+        self.generation.set(i64::try_from(registry.generation()).unwrap_or(i64::MAX));
+        let (mut ready, mut stale, mut failed) = (0, 0, 0);
+        for report in registry.reports() {
+            match (&report.error, &report.serving) {
+                (None, _) => ready += 1,
+                (Some(_), Some(_)) => stale += 1,
+                (Some(_), None) => failed += 1,
+            }
+        }
+        for (state, files) in [("ready", ready), ("stale", stale), ("failed", failed)] {
+            self.files.get_or_create(&[("state", state)]).set(files);
+        }
     }
 
     async fn ask_depth(&self, platform: &Platform) {

@@ -16,6 +16,8 @@ use crate::state::Api;
 /// All job types.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct JobTypes {
+    /// Generation of the plugins; a reload that changes something begins the next.
+    generation: u64,
     /// By name.
     job_types: Vec<JobTypeView>,
 }
@@ -24,9 +26,9 @@ pub(crate) struct JobTypes {
 #[utoipa::path(get, path = "/api/job-types", tag = "types",
     responses((status = 200, description = "The types.", body = JobTypes), Problems))]
 pub(crate) async fn job_types(State(api): State<Api>) -> Result<Json<JobTypes>, Problem> {
-    let registry = &api.platform()?.registry;
+    let registry = api.platform()?.registry();
     let job_types = registry.job_types().map(|(plugin, info)| JobTypeView::new(plugin, info)).collect();
-    Ok(Json(JobTypes { job_types }))
+    Ok(Json(JobTypes { generation: registry.generation(), job_types }))
 }
 
 /// Describes one job type.
@@ -34,13 +36,15 @@ pub(crate) async fn job_types(State(api): State<Api>) -> Result<Json<JobTypes>, 
     params(("name" = String, Path, description = "Its name")),
     responses((status = 200, description = "The type.", body = JobTypeView), Problems, NotFound))]
 pub(crate) async fn job_type(State(api): State<Api>, Path(name): Path) -> Result<Json<JobTypeView>, Problem> {
-    let (plugin, info) = api.platform()?.registry.job_type(&name)?;
+    let (plugin, info) = api.platform()?.registry().job_type(&name)?;
     Ok(Json(JobTypeView::new(&plugin, &info)))
 }
 
 /// All task types.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TaskTypes {
+    /// Generation of the plugins; a reload that changes something begins the next.
+    generation: u64,
     /// By name.
     task_types: Vec<TaskTypeView>,
 }
@@ -49,9 +53,9 @@ pub(crate) struct TaskTypes {
 #[utoipa::path(get, path = "/api/task-types", tag = "types",
     responses((status = 200, description = "The types.", body = TaskTypes), Problems))]
 pub(crate) async fn task_types(State(api): State<Api>) -> Result<Json<TaskTypes>, Problem> {
-    let registry = &api.platform()?.registry;
+    let registry = api.platform()?.registry();
     let task_types = registry.task_types().map(|(plugin, info)| TaskTypeView::new(plugin, info)).collect();
-    Ok(Json(TaskTypes { task_types }))
+    Ok(Json(TaskTypes { generation: registry.generation(), task_types }))
 }
 
 /// The limits of this process.
@@ -110,7 +114,7 @@ pub(crate) async fn limits(State(api): State<Api>) -> Result<Json<Limits>, Probl
         native_memory_bytes: settings.native_memory_bytes,
         native_disk_bytes: settings.native_disk_bytes,
         native_threads: settings.native_threads,
-        plugins: json!(platform.registry.limits()),
+        plugins: json!(platform.registry().limits()),
     }))
 }
 

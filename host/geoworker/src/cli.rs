@@ -65,7 +65,7 @@ port where that is taken; off: none]. Beyond loopback the job API wants GEOWORKE
     Queues(QueuesCommand),
     /// List the workers on this database, with what they run and when they were last seen.
     Workers,
-    /// Look at plugins.
+    /// Look at plugins, lock, sign and compile them.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Look at the configuration.
@@ -109,6 +109,9 @@ pub(crate) struct ServeArgs {
     /// Exit after one task, or when none came within 30 s.
     #[arg(long, conflicts_with = "max_tasks")]
     pub(crate) once: bool,
+    /// Refuse plugins that are not in plugins.lock, or not as it says [env: GEOWORKER_PLUGINS_LOCKED].
+    #[arg(long)]
+    pub(crate) locked: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -252,6 +255,40 @@ pub(crate) enum PluginCommand {
 
 Exit codes: 0 everything is decided the same, 1 something is decided otherwise, 2 the candidate does not load.")]
     Replay(ReplayArgs),
+    /// Write plugins.lock: the SHA-256 of each plugin file. `serve --locked` loads only what it names.
+    #[command(after_help = "Examples:
+  geoworker plugin lock --plugins plugins/dist
+  geoworker plugin lock --check     # exit status 1 where a file differs from it")]
+    Lock {
+        /// Compare with the lock file instead of writing it.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Make a key for signatures. The public one is printed, and belongs into the file of GEOWORKER_PLUGIN_KEYS.
+    #[command(after_help = "Example:\n  geoworker plugin keygen --out signing.key >> keys.txt")]
+    Keygen {
+        /// File of the private key; must not exist. Only its owner can read it.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Sign a plugin file: writes FILE.sig beside it.
+    #[command(after_help = "Example:\n  geoworker plugin sign plugins/dist/hello.wasm --key signing.key")]
+    Sign {
+        /// The plugin file.
+        file: PathBuf,
+        /// File of the private key.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Compile all plugins into a folder, for GEOWORKER_PLUGIN_CACHE of the same version on such a processor.
+    #[command(after_help = "Example:
+  geoworker plugin precompile --out /opt/geoworker/cache
+  GEOWORKER_PLUGIN_CACHE=/opt/geoworker/cache GEOWORKER_PLUGIN_COMPILE=off geoworker serve")]
+    Precompile {
+        /// The folder (default: the cache of the data directory).
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]

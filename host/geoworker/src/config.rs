@@ -19,6 +19,7 @@ pub(crate) use self::backends::{Backends, Blobs, Database, Transport, ZONES};
 use crate::cli::Cli;
 use crate::http_config;
 use crate::logging::LogSettings;
+use crate::plugin_config::{self, PluginSettings};
 
 /// Memory of a native operation where nothing is set, in MiB.
 const DEFAULT_NATIVE_MEMORY_MB: u64 = 4096;
@@ -32,6 +33,7 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) plugins: PathBuf,
+    pub(crate) plugin_settings: PluginSettings,
     pub(crate) limits_file: Option<PathBuf>,
     pub(crate) log: LogSettings,
     pub(crate) worker: WorkerSettings,
@@ -78,11 +80,12 @@ impl Config {
         let backends = reader.backends(mode);
         let decisions = reader.decisions();
         let http = http_config::read(mode, source, &mut reader.problems);
+        let plugin_settings = plugin_config::read(source, &mut reader.problems);
         if !reader.problems.is_empty() {
             return Err(ErrorInfo::permanent(codes::CONFIG_INVALID, reader.problems.join("; ")));
         }
         let limits_file = source.get("GEOWORKER_LIMITS").map(PathBuf::from);
-        Ok(Self { data_dir, plugins, limits_file, log, worker, backends, http, decisions })
+        Ok(Self { data_dir, plugins, plugin_settings, limits_file, log, worker, backends, http, decisions })
     }
 
     /// For `config show`. There are no secrets in the embedded default; those of the environment are redacted.
@@ -94,6 +97,7 @@ impl Config {
             "app_name": worker.app_name,
             "data_dir": self.data_dir,
             "plugins": self.plugins,
+            "plugin_settings": plugin_config::to_json(&self.plugin_settings),
             "limits_file": self.limits_file,
             "backends": self.backends.to_json(),
             "queues": worker.router.queues,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use geoworker_blobs::{AzureZones, FolderZones, Zones};
 use geoworker_machine::{ErrorInfo, codes};
-use geoworker_plugins::{LimitsPolicy, PluginEngine, Registry, load_directory};
+use geoworker_plugins::{LimitsPolicy, Loader, PluginEngine, Plugins, Registry};
 use geoworker_queue::{EmbeddedQueue, PostgresQueue, Queue, QueueSettings, ServiceBusQueue};
 use geoworker_servicebus::Client;
 use geoworker_store::decisions::DecisionLog;
@@ -42,9 +42,8 @@ impl Context {
     /// `DATA_DIR_UNUSABLE`, `DATABASE_SCHEMA`, `CONFIG_INVALID`.
     pub(crate) async fn open(config: &Config) -> Result<Self, ErrorInfo> {
         let calls = PluginCalls::default();
-        let engine = engine()?.observed_by(Arc::new(calls.clone()));
-        let registry = load_plugins_with(config, &engine).await?;
-        Self::open_with(config, registry, calls).await
+        let plugins = open_plugins(config, engine()?.observed_by(Arc::new(calls.clone()))).await?;
+        Self::open_with(config, plugins, calls).await
     }
 
     /// As [`Self::open`], without plugins: for commands that only look.
@@ -52,10 +51,19 @@ impl Context {
     /// # Errors
     /// As [`Self::open`].
     pub(crate) async fn open_to_look(config: &Config) -> Result<Self, ErrorInfo> {
-        Self::open_with(config, Registry::default(), PluginCalls::default()).await
+        Self::open_with(config, Plugins::default(), PluginCalls::default()).await
     }
 
-    async fn open_with(config: &Config, registry: Registry, calls: PluginCalls) -> Result<Self, ErrorInfo> {
+    /// As [`Self::open_to_look`], with the plugins where they can be loaded: to tell what work waits for.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) async fn open_to_explain(config: &Config) -> Result<Self, ErrorInfo> {
+        let plugins = open_plugins(config, engine()?).await.unwrap_or_default();
+        Self::open_with(config, plugins, PluginCalls::default()).await
+    }
+
+    async fn open_with(config: &Config, plugins: Plugins, calls: PluginCalls) -> Result<Self, ErrorInfo> {
         create_data_dir(&config.data_dir)?;
         let settings = QueueSettings { lock: config.worker.lease, ..QueueSettings::default() };
         let (database, store, decisions): (_, Arc<dyn Store>, Arc<dyn DecisionLog>) =
@@ -84,8 +92,7 @@ impl Context {
                 (Arc::new(PostgresQueue::new(db.clone(), settings)), None)
             }
         };
-        let platform =
-            Platform::new(store, queue, open_zones(config)?, Arc::new(registry), config.worker.clone());
+        let platform = Platform::new(store, queue, open_zones(config)?, plugins, config.worker.clone());
         let platform = platform.counting(calls);
         let platform = if config.decisions { platform.recording(Arc::clone(&decisions)) } else { platform };
         Ok(Self { platform, decisions, database, bus })
@@ -105,22 +112,35 @@ impl Context {
     }
 }
 
-/// As [`load_plugins_with`], with an engine that nobody observes.
+/// Loads the plugin directory once.
 ///
 /// # Errors
-/// As [`load_plugins_with`], and `PLUGIN_COMPILE`.
-pub(crate) async fn load_plugins(config: &Config) -> Result<Registry, ErrorInfo> {
-    load_plugins_with(config, &engine()?).await
+/// As [`loader`], or where the directory, the lock file or the keys cannot be read.
+pub(crate) async fn load_plugins(config: &Config) -> Result<Arc<Registry>, ErrorInfo> {
+    Ok(open_plugins(config, engine()?).await?.current())
 }
 
-/// Loads the plugin directory with the operator's limits and the data directory's cache.
+/// Loads the plugin directory, so that it can be reloaded.
 ///
 /// # Errors
-/// `CONFIG_INVALID` where the directory or the limits file cannot be read.
-pub(crate) async fn load_plugins_with(config: &Config, engine: &PluginEngine) -> Result<Registry, ErrorInfo> {
-    let limits = limits(config)?;
+/// As [`load_plugins`].
+async fn open_plugins(config: &Config, engine: PluginEngine) -> Result<Plugins, ErrorInfo> {
+    Plugins::load(loader(config, engine)?).await
+}
+
+/// Loads the plugin directory with the operator's limits and rules, and the data directory's cache.
+///
+/// # Errors
+/// `CONFIG_INVALID` where the limits file cannot be read, `DATA_DIR_UNUSABLE`.
+pub(crate) fn loader(config: &Config, engine: PluginEngine) -> Result<Loader, ErrorInfo> {
     create_data_dir(&config.data_dir)?;
-    load_directory(engine, &config.plugins, Some(&config.data_dir.join("cache")), limits).await
+    Ok(Loader {
+        engine,
+        folder: config.plugins.clone(),
+        limits: limits(config)?,
+        cache: config.plugin_settings.cache_in(&config.data_dir),
+        trust: config.plugin_settings.trust.clone(),
+    })
 }
 
 /// The operator's limits.

@@ -9,6 +9,7 @@ mod exit;
 mod http_config;
 mod logging;
 mod output;
+mod plugin_config;
 mod server_lock;
 
 use std::process::ExitCode;

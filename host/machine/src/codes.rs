@@ -85,8 +85,11 @@ codes! {
     PLUGIN_NOT_WASM: "The plugin file is not a WebAssembly module or component.", "Build it with `wasm32-unknown-unknown` or as a component; docs/plugins.md shows how.";
     PLUGIN_WORLD_MISMATCH: "The component does not export what a plugin must export.", "Build it against package geoworker:plugin@1.0.0 in wit/.";
     PLUGIN_IMPORT_UNKNOWN: "The component imports something that the host does not offer.", "Plugins get only the interfaces of geoworker:plugin@1.0.0; remove the import that the message names.";
-    PLUGIN_METADATA: "The plugin's metadata section is not valid.", "Build it again with `geoworker plugin build`; the message says what is wrong.";
+    PLUGIN_METADATA: "The plugin's metadata section is not valid.", "Write the custom section `geoworker-plugin` again; docs/operators.md shows what it holds.";
     PLUGIN_COMPILE: "The component does not compile.", "Build it again; the message is the compiler's.";
+    PLUGIN_NOT_PRECOMPILED: "There is no compiled form of the plugin, and compiling is switched off.", "Fill the folder of GEOWORKER_PLUGIN_CACHE with `geoworker plugin precompile` of this version, or set GEOWORKER_PLUGIN_COMPILE=on.";
+    PLUGIN_NOT_LOCKED: "The plugin file is not the one that plugins.lock names.", "Check where the file comes from; if it is right, run `geoworker plugin lock`.";
+    PLUGIN_SIGNATURE: "A key or signature of a plugin is missing, not valid or not known.", "Sign the file with `geoworker plugin sign FILE --key KEY`, or add its public key to the file that GEOWORKER_PLUGIN_KEYS names.";
     PLUGIN_DESCRIBE: "The plugin failed while describing itself.", "The message says which call or limit; tell the plugin's author.";
     PLUGIN_SCHEMA: "A name or JSON Schema in the plugin's description is not valid.", "Tell the plugin's author.";
     PLUGIN_CONFLICT: "Another plugin already offers a type of this name.", "Remove one of the two files that the message names.";

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use geoworker_machine::{ErrorInfo, codes};
+use wasmtime::{Engine, Module};
 use wit_component::{ComponentEncoder, DecodedWasm};
 
 /// Interfaces of the contract, as imports and exports name them.
@@ -14,11 +15,11 @@ const VERSION: &str = "@1.";
 ///
 /// # Errors
 /// `PLUGIN_NOT_WASM`, `PLUGIN_WORLD_MISMATCH` or `PLUGIN_IMPORT_UNKNOWN`.
-pub(crate) fn prepare(bytes: &[u8]) -> Result<Cow<'_, [u8]>, ErrorInfo> {
+pub(crate) fn prepare<'a>(engine: &Engine, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, ErrorInfo> {
     const CORE: &[u8] = b"\0asm\x01\0\0\0";
     const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
     let component = if bytes.starts_with(CORE) {
-        Cow::Owned(componentise(bytes)?)
+        Cow::Owned(componentise(engine, bytes)?)
     } else if bytes.starts_with(COMPONENT) {
         Cow::Borrowed(bytes)
     } else {
@@ -29,7 +30,12 @@ pub(crate) fn prepare(bytes: &[u8]) -> Result<Cow<'_, [u8]>, ErrorInfo> {
     Ok(component)
 }
 
-fn componentise(module: &[u8]) -> Result<Vec<u8>, ErrorInfo> {
+fn componentise(engine: &Engine, module: &[u8]) -> Result<Vec<u8>, ErrorInfo> {
+    // The encoder takes a module's structure on trust, and panics where a file is cut off.
+    Module::validate(engine, module).map_err(|error| {
+        let reason = error.root_cause().to_string();
+        ErrorInfo::permanent(codes::PLUGIN_NOT_WASM, format!("not a valid module: {}", first_line(&reason)))
+    })?;
     let encoded =
         ComponentEncoder::default().validate(true).module(module).and_then(ComponentEncoder::encode);
     encoded.map_err(|error| {

@@ -2,12 +2,15 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use wasmtime::component::{HasSelf, Linker};
+use geoworker_machine::{ErrorInfo, codes};
+use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Config, Engine};
 
 use crate::bindings;
+use crate::compile::Compiler;
 use crate::guest::GuestState;
 use crate::usage::{CallObserver, Observer};
 
@@ -23,6 +26,8 @@ pub struct PluginEngine {
     linker: Arc<Linker<GuestState>>,
     observer: Observer,
     metered: bool,
+    compiler: Arc<Compiler>,
+    compilations: Arc<AtomicU64>,
 }
 
 impl PluginEngine {
@@ -68,7 +73,31 @@ impl PluginEngine {
         let engine = Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
         bindings::Plugin::add_to_linker::<_, HasSelf<GuestState>>(&mut linker, |state| state)?;
-        Ok(Self { engine, linker: Arc::new(linker), observer: None, metered })
+        let (compiler, compilations) = (Arc::default(), Arc::default());
+        Ok(Self { engine, linker: Arc::new(linker), observer: None, metered, compiler, compilations })
+    }
+
+    /// Components that were compiled here; those that came out of a cache do not count.
+    #[must_use]
+    pub fn compilations(&self) -> u64 {
+        self.compilations.load(Ordering::Relaxed)
+    }
+
+    /// Compiles a component on this thread.
+    ///
+    /// # Errors
+    /// `PLUGIN_COMPILE`.
+    pub(crate) fn compile(&self, bytes: &[u8]) -> Result<Component, ErrorInfo> {
+        self.compilations.fetch_add(1, Ordering::Relaxed);
+        Component::new(&self.engine, bytes).map_err(|error| {
+            let message = format!("the component does not compile: {}", error.root_cause());
+            ErrorInfo::permanent(codes::PLUGIN_COMPILE, message)
+        })
+    }
+
+    /// The one way to a compiled component.
+    pub(crate) fn compiler(&self) -> &Compiler {
+        &self.compiler
     }
 
     pub(crate) fn engine(&self) -> &Engine {

@@ -1,5 +1,6 @@
-//! The load pipeline: file → digest → world → compiled → described → schemas → published.
+//! The load pipeline: file → digest → trust → world → compiled → described → schemas → published.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,14 +10,15 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::bindings::{job_types, task_types};
-use crate::cache;
+use crate::cache::ArtefactCache;
 use crate::component;
 use crate::described;
 use crate::engine::PluginEngine;
 use crate::error::PluginError;
 use crate::limits::{Limits, LimitsPolicy, PartialLimits};
 use crate::metadata::PluginMetadata;
-use crate::registry::{Exports, JobTypeInfo, LoadedPlugin, Registry, TaskTypeInfo};
+use crate::registry::{Exports, LoadedPlugin, Offer, Registry};
+use crate::trust::{Trust, TrustPolicy};
 
 /// How far a file got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -24,6 +26,8 @@ use crate::registry::{Exports, JobTypeInfo, LoadedPlugin, Registry, TaskTypeInfo
 pub enum LoadStage {
     /// Reading the file.
     Read,
+    /// Checking the lock file and signature.
+    Trust,
     /// Checking imports and exports.
     World,
     /// Compiling, or loading the compiled form.
@@ -49,9 +53,11 @@ pub struct LoadReport {
     pub stage: LoadStage,
     /// Why it failed.
     pub error: Option<ErrorInfo>,
-    /// Types it offers.
+    /// SHA-256 of the version whose types are served: the file's own, the one before where the file failed, or none.
+    pub serving: Option<String>,
+    /// Types that are served.
     pub task_types: Vec<String>,
-    /// Types it offers.
+    /// Types that are served.
     pub job_types: Vec<String>,
     /// Bytes of the file.
     pub size_bytes: u64,
@@ -63,7 +69,165 @@ pub struct LoadReport {
     pub metadata: Option<PluginMetadata>,
 }
 
-/// Loads every `.wasm` file of a folder, by name. A file that fails disables its own types only.
+impl LoadReport {
+    fn new(file: String) -> Self {
+        Self {
+            file,
+            digest: None,
+            stage: LoadStage::Read,
+            error: None,
+            serving: None,
+            task_types: Vec::new(),
+            job_types: Vec::new(),
+            size_bytes: 0,
+            load_ms: 0.0,
+            limits: None,
+            metadata: None,
+        }
+    }
+
+    fn serves(&mut self, offer: &Offer) {
+        self.serving = Some(offer.plugin.digest.clone());
+        self.task_types = offer.tasks.iter().map(|info| info.name.clone()).collect();
+        self.job_types = offer.jobs.iter().map(|info| info.name.clone()).collect();
+    }
+
+    /// Whether this is what became of the same content before.
+    pub(crate) fn is_same(&self, before: &Self) -> bool {
+        let code = |report: &Self| report.error.as_ref().map(|error| error.code.clone());
+        self.digest == before.digest && self.serving == before.serving && code(self) == code(before)
+    }
+}
+
+/// From where and how plugins are loaded; the same for every generation.
+#[derive(Debug, Clone)]
+pub struct Loader {
+    /// What compiles and runs them.
+    pub engine: PluginEngine,
+    /// Their folder.
+    pub folder: PathBuf,
+    /// What they may use.
+    pub limits: LimitsPolicy,
+    /// Their compiled forms.
+    pub cache: ArtefactCache,
+    /// What a file must show.
+    pub trust: TrustPolicy,
+}
+
+impl Loader {
+    /// A loader that keeps no artefacts and asks for no proof.
+    #[must_use]
+    pub fn new(engine: PluginEngine, folder: &Path, limits: impl Into<LimitsPolicy>) -> Self {
+        let (cache, trust) = (ArtefactCache::default(), TrustPolicy::default());
+        Self { engine, folder: folder.to_owned(), limits: limits.into(), cache, trust }
+    }
+
+    /// Loads every `.wasm` file of the folder, by name. Content that `before` has is shared, not loaded again. A file that
+    /// fails disables its own types only, and where `before` has another version of it, that one goes on serving.
+    ///
+    /// # Errors
+    /// Where the folder, or the lock file or keys that are asked for, cannot be read.
+    pub async fn load(&self, before: &Registry) -> Result<Registry, ErrorInfo> {
+        let files = plugin_files(&self.folder)?;
+        let trust = Trust::read(&self.trust, &self.folder)?;
+        let mut registry = Registry::with_limits(self.limits.clone());
+        for file in files {
+            self.load_file(&file, &trust, before, &mut registry).await;
+        }
+        Ok(registry)
+    }
+
+    async fn load_file(&self, path: &Path, trust: &Trust, before: &Registry, registry: &mut Registry) {
+        let started = Instant::now();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut report = LoadReport::new(name);
+        match self.offer(path, trust, before, registry, &mut report).await {
+            Ok(offer) => {
+                report.stage = LoadStage::Ready;
+                report.serves(&offer);
+            }
+            Err(error) => {
+                report.error = Some(error);
+                fall_back(before, registry, &mut report);
+            }
+        }
+        report.load_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let known = before.reports().iter().find(|known| known.file == report.file);
+        if !known.is_some_and(|known| report.is_same(known)) {
+            log(&report);
+        }
+        registry.report(report);
+    }
+
+    async fn offer(
+        &self,
+        path: &Path,
+        trust: &Trust,
+        before: &Registry,
+        registry: &mut Registry,
+        report: &mut LoadReport,
+    ) -> Result<Arc<Offer>, ErrorInfo> {
+        let bytes = read(path, self.limits.effective(&report.file, &PartialLimits::default()))?;
+        let sha256 = Sha256::digest(&bytes);
+        let digest = geoworker_machine::ids::hex(&sha256);
+        report.digest = Some(digest.clone());
+        report.size_bytes = bytes.len() as u64;
+        report.stage = LoadStage::Trust;
+        trust.check(path, &report.file, &sha256)?;
+        report.stage = LoadStage::World;
+        report.metadata = PluginMetadata::read(&bytes)?;
+        let requested = report.metadata.clone().unwrap_or_default().limits;
+        let limits = self.limits.effective(&report.file, &requested);
+        report.limits = Some(limits);
+        let unchanged = before.offer(&report.file).filter(|offer| offer.plugin.digest == digest);
+        let offer = if let Some(offer) = unchanged {
+            Arc::clone(offer)
+        } else {
+            let twin = before.by_digest(&digest).or_else(|| registry.by_digest(&digest));
+            let plugin = match twin {
+                Some(twin) => twin.renamed(&report.file, limits),
+                None => self.compile(&report.file, limits, digest, bytes, &mut report.stage).await?,
+            };
+            Arc::new(describe(plugin, &mut report.stage).await?)
+        };
+        report.stage = LoadStage::Publish;
+        registry.publish(&report.file, &offer)?;
+        Ok(offer)
+    }
+
+    async fn compile(
+        &self,
+        name: &str,
+        limits: Limits,
+        digest: String,
+        bytes: Vec<u8>,
+        stage: &mut LoadStage,
+    ) -> Result<LoadedPlugin, ErrorInfo> {
+        let engine = &self.engine;
+        let prepared = prepare(engine, bytes).await?;
+        *stage = LoadStage::Compile;
+        let component = engine.compiler().load_or_compile(engine, &self.cache, &digest, prepared).await?;
+        let mismatch = |error: wasmtime::Error| {
+            ErrorInfo::permanent(
+                codes::PLUGIN_WORLD_MISMATCH,
+                format!("the component does not fit the contract: {error:#}"),
+            )
+        };
+        let linked = engine.linker().instantiate_pre(&component).map_err(mismatch)?;
+        let exports = Exports {
+            tasks: task_types::GuestIndices::new(&linked).ok(),
+            jobs: job_types::GuestIndices::new(&linked).ok(),
+        };
+        if exports.tasks.is_none() && exports.jobs.is_none() {
+            let message = "task-types and job-types have other functions than the contract's";
+            return Err(ErrorInfo::permanent(codes::PLUGIN_WORLD_MISMATCH, message));
+        }
+        let (name, engine) = (name.to_owned(), engine.clone());
+        Ok(LoadedPlugin { name, digest, engine, limits, component: linked, exports })
+    }
+}
+
+/// Loads a folder once, without proof of origin; see [`Loader`].
 ///
 /// # Errors
 /// Where the folder cannot be read.
@@ -73,6 +237,23 @@ pub async fn load_directory(
     cache: Option<&Path>,
     limits: impl Into<LimitsPolicy>,
 ) -> Result<Registry, ErrorInfo> {
+    let mut loader = Loader::new(engine.clone(), folder, limits);
+    loader.cache.own = cache.map(Path::to_owned);
+    loader.load(&Registry::default()).await
+}
+
+/// Loads one file into a registry, without proof of origin; the report says what became of it.
+pub async fn load_file(engine: &PluginEngine, path: &Path, cache: Option<&Path>, registry: &mut Registry) {
+    let mut loader = Loader::new(engine.clone(), path, registry.policy().clone());
+    loader.cache.own = cache.map(Path::to_owned);
+    loader.load_file(path, &Trust::default(), &Registry::default(), registry).await;
+}
+
+/// The plugin files of a folder, by name; hidden ones are left out.
+///
+/// # Errors
+/// `CONFIG_INVALID` where it cannot be read.
+pub(crate) fn plugin_files(folder: &Path) -> Result<Vec<PathBuf>, ErrorInfo> {
     let unreadable = |error: std::io::Error| {
         let message = format!("the plugin directory {} cannot be read: {error}", folder.display());
         ErrorInfo::permanent(codes::CONFIG_INVALID, message)
@@ -87,39 +268,19 @@ pub async fn load_directory(
         }
     }
     files.sort();
-    let limits = limits.into();
-    let mut registry = Registry::with_limits(limits.clone());
-    for file in files {
-        load_file(engine, &file, cache, limits.clone(), &mut registry).await;
-    }
-    Ok(registry)
+    Ok(files)
 }
 
-/// Loads one file into a registry; the report says what became of it.
-pub async fn load_file(
-    engine: &PluginEngine,
-    path: &Path,
-    cache: Option<&Path>,
-    limits: impl Into<LimitsPolicy>,
-    registry: &mut Registry,
-) {
-    let started = Instant::now();
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut report = LoadReport {
-        file: name,
-        digest: None,
-        stage: LoadStage::Read,
-        error: None,
-        task_types: Vec::new(),
-        job_types: Vec::new(),
-        size_bytes: 0,
-        load_ms: 0.0,
-        limits: None,
-        metadata: None,
-    };
-    let loaded = load(engine, path, cache, &limits.into(), registry, &mut report).await;
-    report.error = loaded.err();
-    report.load_ms = started.elapsed().as_secs_f64() * 1000.0;
+/// Lets the version before go on serving. The same content does not: it was refused, or gave way to another plugin.
+fn fall_back(before: &Registry, registry: &mut Registry, report: &mut LoadReport) {
+    let Some(offer) = before.offer(&report.file) else { return };
+    let refused = report.digest.as_ref() == Some(&offer.plugin.digest);
+    if !refused && registry.publish(&report.file, offer).is_ok() {
+        report.serves(offer);
+    }
+}
+
+fn log(report: &LoadReport) {
     match &report.error {
         None => {
             tracing::info!(
@@ -130,46 +291,24 @@ pub async fn load_file(
             );
         }
         Some(error) => {
-            tracing::error!(plugin = report.file, stage = ?report.stage, code = error.code, "plugin failed to load: {}", error.message);
+            tracing::error!(plugin = report.file, stage = ?report.stage, code = error.code, serving = report.serving, "plugin failed to load: {}", error.message);
         }
     }
-    registry.report(report);
 }
 
-async fn load(
-    engine: &PluginEngine,
-    path: &Path,
-    cache: Option<&Path>,
-    limits: &LimitsPolicy,
-    registry: &mut Registry,
-    report: &mut LoadReport,
-) -> Result<(), ErrorInfo> {
-    let bytes = read(path, limits.effective(&report.file, &PartialLimits::default()))?;
-    let digest = geoworker_machine::ids::hex(&Sha256::digest(&bytes));
-    report.digest = Some(digest.clone());
-    report.size_bytes = bytes.len() as u64;
-    report.stage = LoadStage::World;
-    report.metadata = PluginMetadata::read(&bytes)?;
-    let requested = report.metadata.clone().unwrap_or_default().limits;
-    let limits = limits.effective(&report.file, &requested);
-    report.limits = Some(limits);
-    let plugin =
-        compile(engine, cache, limits, &report.file.clone(), digest, bytes, &mut report.stage).await?;
-    report.stage = LoadStage::Describe;
-    let (tasks, jobs) = describe(&plugin, &mut report.stage).await?;
-    report.task_types = tasks.iter().map(|info| info.name.clone()).collect();
-    report.job_types = jobs.iter().map(|info| info.name.clone()).collect();
-    report.stage = LoadStage::Publish;
-    registry.publish(&Arc::new(plugin), tasks, jobs)?;
-    report.stage = LoadStage::Ready;
-    Ok(())
+/// Parses what a stranger wrote, off the runtime's threads; a parser that panics refuses the file.
+async fn prepare(engine: &PluginEngine, bytes: Vec<u8>) -> Result<Vec<u8>, ErrorInfo> {
+    let engine = engine.clone();
+    let work = move || component::prepare(engine.engine(), &bytes).map(Cow::into_owned);
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        let message = format!("the file cannot be parsed: {error}");
+        Err(ErrorInfo::permanent(codes::PLUGIN_NOT_WASM, message))
+    })
 }
 
 /// What a plugin offers, within the time that loading may take.
-async fn describe(
-    plugin: &LoadedPlugin,
-    stage: &mut LoadStage,
-) -> Result<(Vec<TaskTypeInfo>, Vec<JobTypeInfo>), ErrorInfo> {
+async fn describe(plugin: LoadedPlugin, stage: &mut LoadStage) -> Result<Offer, ErrorInfo> {
+    *stage = LoadStage::Describe;
     let limit = plugin.limits.load_ms;
     let described = async {
         let tasks = plugin.describe_tasks().await.map_err(describe_error)?;
@@ -180,10 +319,12 @@ async fn describe(
         checked.await.map_err(|error| ErrorInfo::permanent(codes::PLUGIN_SCHEMA, error.to_string()))?
     };
     let described = tokio::time::timeout(Duration::from_millis(limit), described).await;
-    described.unwrap_or_else(|_| {
+    let (tasks, jobs) = described.unwrap_or_else(|_| {
         let message = format!("the plugin was not described and checked within {limit} ms (load_ms)");
         Err(ErrorInfo::permanent(codes::PLUGIN_DESCRIBE, message))
-    })
+    })?;
+    let (tasks, jobs) = (tasks.into_iter().map(Arc::new).collect(), jobs.into_iter().map(Arc::new).collect());
+    Ok(Offer { plugin: Arc::new(plugin), tasks, jobs })
 }
 
 fn read(path: &Path, limits: Limits) -> Result<Vec<u8>, ErrorInfo> {
@@ -210,55 +351,6 @@ fn refuse_foreign_link(path: &Path) -> std::io::Result<()> {
         return Ok(());
     }
     Err(std::io::Error::other("it is a link that leaves the plugin folder"))
-}
-
-async fn compile(
-    engine: &PluginEngine,
-    cache: Option<&Path>,
-    limits: Limits,
-    name: &str,
-    digest: String,
-    bytes: Vec<u8>,
-    stage: &mut LoadStage,
-) -> Result<LoadedPlugin, ErrorInfo> {
-    let prepared = component::prepare(&bytes)?.into_owned();
-    *stage = LoadStage::Compile;
-    let (worker, key) = (engine.clone(), digest.clone());
-    let cache = cache.map(Path::to_owned);
-    let compiled = tokio::task::spawn_blocking(move || {
-        cache::load_or_compile(&worker, cache.as_deref(), &key, &prepared)
-    });
-    let component = match compiled.await {
-        Ok(result) => result.map_err(|error| compile_error(&error.root_cause().to_string()))?,
-        Err(error) => return Err(compile_error(&error.to_string())),
-    };
-    let mismatch = |error: wasmtime::Error| {
-        ErrorInfo::permanent(
-            codes::PLUGIN_WORLD_MISMATCH,
-            format!("the component does not fit the contract: {error:#}"),
-        )
-    };
-    let linked = engine.linker().instantiate_pre(&component).map_err(mismatch)?;
-    let exports = Exports {
-        tasks: task_types::GuestIndices::new(&linked).ok(),
-        jobs: job_types::GuestIndices::new(&linked).ok(),
-    };
-    if exports.tasks.is_none() && exports.jobs.is_none() {
-        let message = "task-types and job-types have other functions than the contract's";
-        return Err(ErrorInfo::permanent(codes::PLUGIN_WORLD_MISMATCH, message));
-    }
-    Ok(LoadedPlugin {
-        name: name.to_owned(),
-        digest,
-        engine: engine.clone(),
-        limits,
-        component: linked,
-        exports,
-    })
-}
-
-fn compile_error(reason: &str) -> ErrorInfo {
-    ErrorInfo::permanent(codes::PLUGIN_COMPILE, format!("the component does not compile: {reason}"))
 }
 
 fn describe_error(error: PluginError) -> ErrorInfo {

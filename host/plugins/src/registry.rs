@@ -57,6 +57,7 @@ pub struct JobTypeInfo {
 }
 
 /// Which interfaces a component exports.
+#[derive(Clone)]
 pub(crate) struct Exports {
     pub(crate) tasks: Option<task_types::GuestIndices>,
     pub(crate) jobs: Option<job_types::GuestIndices>,
@@ -83,6 +84,28 @@ impl std::fmt::Debug for LoadedPlugin {
     }
 }
 
+impl LoadedPlugin {
+    /// The same content under another file name, or with other limits.
+    pub(crate) fn renamed(&self, name: &str, limits: Limits) -> Self {
+        Self {
+            name: name.to_owned(),
+            digest: self.digest.clone(),
+            engine: self.engine.clone(),
+            limits,
+            component: self.component.clone(),
+            exports: self.exports.clone(),
+        }
+    }
+}
+
+/// A plugin with everything that it offers.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) plugin: Arc<LoadedPlugin>,
+    pub(crate) tasks: Vec<Arc<TaskTypeInfo>>,
+    pub(crate) jobs: Vec<Arc<JobTypeInfo>>,
+}
+
 type Offered<T> = BTreeMap<String, (Arc<LoadedPlugin>, Arc<T>)>;
 
 /// All types that loaded plugins offer.
@@ -90,8 +113,10 @@ type Offered<T> = BTreeMap<String, (Arc<LoadedPlugin>, Arc<T>)>;
 pub struct Registry {
     tasks: Offered<TaskTypeInfo>,
     jobs: Offered<JobTypeInfo>,
+    offers: BTreeMap<String, Arc<Offer>>,
     reports: Vec<LoadReport>,
     limits: LimitsPolicy,
+    generation: u64,
 }
 
 impl Registry {
@@ -133,6 +158,11 @@ impl Registry {
         &self.limits.default
     }
 
+    /// What holds for every plugin, and for single ones.
+    pub(crate) fn policy(&self) -> &LimitsPolicy {
+        &self.limits
+    }
+
     /// An empty registry whose plugins are held to `limits`.
     #[must_use]
     pub fn with_limits(limits: impl Into<LimitsPolicy>) -> Self {
@@ -145,33 +175,52 @@ impl Registry {
         &self.reports
     }
 
+    /// Which load this is of those that differed, from 1; 0 where nothing was loaded.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn set_generation(&mut self, generation: u64) {
+        self.generation = generation;
+    }
+
     pub(crate) fn report(&mut self, report: LoadReport) {
         self.reports.push(report);
     }
 
-    /// Adds a plugin's types, all or none.
-    pub(crate) fn publish(
-        &mut self,
-        plugin: &Arc<LoadedPlugin>,
-        tasks: Vec<TaskTypeInfo>,
-        jobs: Vec<JobTypeInfo>,
-    ) -> Result<(), ErrorInfo> {
-        let taken = tasks
-            .iter()
-            .filter_map(|info| self.tasks.get(&info.name).map(|(owner, _)| (&info.name, owner)))
-            .chain(
-                jobs.iter()
-                    .filter_map(|info| self.jobs.get(&info.name).map(|(owner, _)| (&info.name, owner))),
-            )
-            .next();
-        if let Some((name, owner)) = taken {
+    /// What the file of this name offers.
+    pub(crate) fn offer(&self, file: &str) -> Option<&Arc<Offer>> {
+        self.offers.get(file)
+    }
+
+    /// A plugin of this content, under whatever name.
+    pub(crate) fn by_digest(&self, digest: &str) -> Option<&Arc<LoadedPlugin>> {
+        self.offers.values().map(|offer| &offer.plugin).find(|plugin| plugin.digest == digest)
+    }
+
+    /// Adds what a file offers, all or nothing. The same content under two names is one plugin, served under the first.
+    ///
+    /// # Errors
+    /// `PLUGIN_CONFLICT` where another plugin has a type of the same name.
+    pub(crate) fn publish(&mut self, file: &str, offer: &Arc<Offer>) -> Result<(), ErrorInfo> {
+        let digest = &offer.plugin.digest;
+        let task_owners = offer.tasks.iter().filter_map(|info| owner(&self.tasks, &info.name));
+        let job_owners = offer.jobs.iter().filter_map(|info| owner(&self.jobs, &info.name));
+        if let Some((name, owner)) = task_owners.chain(job_owners).find(|(_, owner)| owner.digest != *digest)
+        {
             let message = format!("'{name}' is already offered by {}", owner.name);
             return Err(ErrorInfo::permanent(codes::PLUGIN_CONFLICT, message));
         }
-        let pair = |info| (Arc::clone(plugin), info);
-        self.tasks.extend(tasks.into_iter().map(|info| (info.name.clone(), pair(Arc::new(info)))));
-        let pair = |info| (Arc::clone(plugin), info);
-        self.jobs.extend(jobs.into_iter().map(|info| (info.name.clone(), pair(Arc::new(info)))));
+        let pair = |info| (Arc::clone(&offer.plugin), info);
+        for info in &offer.tasks {
+            self.tasks.entry(info.name.clone()).or_insert_with(|| pair(Arc::clone(info)));
+        }
+        let pair = |info| (Arc::clone(&offer.plugin), info);
+        for info in &offer.jobs {
+            self.jobs.entry(info.name.clone()).or_insert_with(|| pair(Arc::clone(info)));
+        }
+        self.offers.insert(file.to_owned(), Arc::clone(offer));
         Ok(())
     }
 
@@ -191,4 +240,8 @@ impl Registry {
         }
         error.with_hint(format!("failed to load: {}; see `geoworker plugin list`", failed.join(", ")))
     }
+}
+
+fn owner<'a, T>(offered: &'a Offered<T>, name: &str) -> Option<(&'a str, &'a LoadedPlugin)> {
+    offered.get_key_value(name).map(|(name, (plugin, _))| (name.as_str(), plugin.as_ref()))
 }

@@ -39,9 +39,10 @@ pub(crate) async fn on_task(
         Ok(parsed) => parsed,
         Err(error) => return Ok(Settlement::dead(codes::MESSAGE_INVALID, &error.to_string())),
     };
-    let Ok((plugin, info)) = platform.registry.task_type(&parsed.task_type) else {
+    // The attempt ends on the version that it begins with, whatever is reloaded meanwhile.
+    let Ok((plugin, info)) = platform.registry().task_type(&parsed.task_type) else {
         tracing::warn!(task_id = %parsed.task_id, task_type = parsed.task_type, "no plugin offers this task type: the task waits");
-        return Ok(Settlement::Later(millis(platform.settings.sweep)));
+        return Ok(Settlement::NoPlugin);
     };
     let request = ClaimRequest {
         worker: &platform.settings.worker_id,

@@ -7,8 +7,8 @@ use geoworker_machine::routing::{ROUTE_FLAG, RouteFacts};
 use geoworker_machine::stage::{NextStep, next_step};
 use geoworker_machine::{ErrorInfo, JobId, JobState, RetryClass, TaskId, TaskState, codes};
 use geoworker_plugins::{
-    FileFacts, HostServices, JobContext, JournaledOperation, LoadedPlugin, OperationError, TaskDefinition,
-    UnitResult,
+    FileFacts, HostServices, JobContext, JournaledOperation, LoadedPlugin, OperationError, Registry,
+    TaskDefinition, UnitResult,
 };
 use geoworker_store::Store;
 use geoworker_store::records::{Job, NewTask, StagePlan};
@@ -72,7 +72,9 @@ impl Platform {
     }
 
     async fn plan(&self, job: &Job, stage: u32) -> Result<(), ErrorInfo> {
-        let (plugin, _) = self.registry.job_type(&job.job_type)?;
+        // A stage is planned by one generation of plugins.
+        let registry = self.registry();
+        let (plugin, _) = registry.job_type(&job.job_type)?;
         let about = About { job: Some(&job.job_id), stage: Some(stage), ..About::default() };
         let (context, params) = context(job);
         let services = results_of(&self.store, &job.job_id);
@@ -80,7 +82,7 @@ impl Platform {
             self.ask_plan(&plugin, &context, &params, services, about).await.map_err(plugin_error)?;
         let mut tasks = Vec::with_capacity(planned.len());
         for (definition, parameters) in planned {
-            tasks.push(self.new_task(job, stage, definition, parameters).await?);
+            tasks.push(self.new_task(&registry, job, stage, definition, parameters).await?);
         }
         let name = job.stages.get(stage as usize - 1).map(|spec| spec.name.clone()).unwrap_or_default();
         let plan = StagePlan {
@@ -100,12 +102,13 @@ impl Platform {
 
     async fn new_task(
         &self,
+        registry: &Registry,
         job: &Job,
         stage: u32,
         definition: TaskDefinition,
         parameters: Value,
     ) -> Result<NewTask, ErrorInfo> {
-        let (plugin, info) = self.registry.task_type(&definition.task_type)?;
+        let (plugin, info) = registry.task_type(&definition.task_type)?;
         let about =
             |error: ErrorInfo| ErrorInfo { message: format!("{}: {}", info.name, error.message), ..error };
         info.parameters
@@ -169,7 +172,7 @@ impl Platform {
     }
 
     async fn finalize(&self, job: &Job, state: JobState) -> Result<(), ErrorInfo> {
-        let (plugin, _) = self.registry.job_type(&job.job_type)?;
+        let (plugin, _) = self.registry().job_type(&job.job_type)?;
         let about = About { job: Some(&job.job_id), ..About::default() };
         let (context, params) = context(job);
         let services = results_of(&self.store, &job.job_id);

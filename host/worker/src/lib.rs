@@ -12,6 +12,7 @@ mod find;
 mod keeper;
 mod messages;
 mod metrics;
+mod missing;
 mod objects;
 mod operations;
 mod platform;

@@ -6,7 +6,6 @@ use geoworker_queue::{OutgoingMessage, QueueError, ReceivedMessage};
 
 use crate::core::is_missing_plugin;
 use crate::platform::Platform;
-use crate::settings::millis;
 
 /// What becomes of a message (R15).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +16,8 @@ pub(crate) enum Settlement {
     Abandon,
     /// Dealt with for now; a new message follows after this many milliseconds.
     Later(i64),
+    /// No plugin here offers its type: as `Later`, and looked at again with the next generation of plugins.
+    NoPlugin,
     /// Set aside.
     Dead {
         /// Code.
@@ -46,7 +47,7 @@ pub(crate) async fn on_jobs_message(
         Ok(()) => Ok(Settlement::Complete),
         Err(error) if is_missing_plugin(&error) => {
             tracing::warn!(job_id = %job, code = error.code, "the job waits: {}", error.message);
-            Ok(Settlement::Later(millis(platform.settings.sweep)))
+            Ok(Settlement::NoPlugin)
         }
         Err(error) if error.class == RetryClass::Permanent => {
             Ok(Settlement::dead(&error.code, &error.message))
@@ -66,6 +67,7 @@ impl Platform {
                 self.queue.dead_letter(queue, receipt, &reason, &detail).await
             }
             Settlement::Later(ms) => self.send_later(queue, message, ms).await,
+            Settlement::NoPlugin => self.put_off(queue, message).await,
         };
         match settled {
             Ok(()) => {}
@@ -78,7 +80,12 @@ impl Platform {
         }
     }
 
-    async fn send_later(&self, queue: &str, message: &ReceivedMessage, ms: i64) -> Result<(), QueueError> {
+    pub(crate) async fn send_later(
+        &self,
+        queue: &str,
+        message: &ReceivedMessage,
+        ms: i64,
+    ) -> Result<(), QueueError> {
         self.queue.send(queue, &[OutgoingMessage { body: message.body.clone(), delay_ms: ms }]).await?;
         self.queue.complete(queue, &message.receipt).await
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use geoworker_blobs::Zones;
-use geoworker_plugins::Registry;
+use geoworker_plugins::{Plugins, Registry};
 use geoworker_queue::Queue;
 use geoworker_store::Store;
 use tokio::sync::Notify;
@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use crate::admission::Admission;
 use crate::decisions::Recorder;
 use crate::metrics::Metrics;
+use crate::missing::Missing;
 use crate::plugin_calls::PluginCalls;
 use crate::pulse::Pulse;
 use crate::scratch::ScratchRoot;
@@ -28,7 +29,7 @@ pub struct Platform {
     /// The blobs.
     pub zones: Arc<dyn Zones>,
     /// The plugins.
-    pub registry: Arc<Registry>,
+    pub plugins: Plugins,
     /// What this process was told.
     pub settings: Arc<WorkerSettings>,
     /// Whether the receive loops turn.
@@ -36,6 +37,7 @@ pub struct Platform {
     /// What this process counts.
     pub metrics: Arc<Metrics>,
     pub(crate) outbox_written: Arc<Notify>,
+    pub(crate) missing: Arc<Missing>,
     pub(crate) truth: Arc<Truth>,
     pub(crate) storage: Arc<Storage>,
     pub(crate) scratch: Arc<ScratchRoot>,
@@ -52,23 +54,24 @@ impl Platform {
         store: Arc<dyn Store>,
         queue: Arc<dyn Queue>,
         zones: Arc<dyn Zones>,
-        registry: Arc<Registry>,
+        plugins: Plugins,
         settings: WorkerSettings,
     ) -> Self {
         let settings = Arc::new(settings);
         let (outbox_written, truth, scratch) = (Arc::default(), Arc::default(), Arc::default());
-        let storage = Arc::default();
+        let (storage, missing) = (Arc::default(), Arc::default());
         let admission = Arc::new(Admission::new(settings.memory_bytes));
         let (pulse, metrics) = (Arc::default(), Arc::default());
         Self {
             store,
             queue,
             zones,
-            registry,
+            plugins,
             settings,
             pulse,
             metrics,
             outbox_written,
+            missing,
             truth,
             storage,
             scratch,
@@ -81,6 +84,12 @@ impl Platform {
     #[must_use]
     pub fn counting(self, calls: PluginCalls) -> Self {
         Self { metrics: Arc::new(Metrics::with_calls(calls)), ..self }
+    }
+
+    /// The generation of plugins that serves now. Whoever needs several answers that fit each other takes it once.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        self.plugins.current()
     }
 
     /// Whether the database answered last; where it did not, no work is taken (R18).

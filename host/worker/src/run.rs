@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attempt::on_task;
 use crate::decisions::write;
 use crate::messages::{Settlement, on_jobs_message};
+use crate::missing::recall;
 use crate::platform::Platform;
 use crate::pulse::Heart;
 use crate::relay::relay;
@@ -56,6 +57,7 @@ pub async fn run(platform: Platform, shutdown: Shutdown) -> Result<(), ErrorInfo
     let mut helpers = JoinSet::new();
     helpers.spawn(relay(platform.clone(), ended.clone()));
     helpers.spawn(write(platform.clone(), ended.clone()));
+    helpers.spawn(recall(platform.clone(), ended.clone()));
     helpers.spawn(beat(platform.clone(), slots, ended.clone()));
     if platform.zones.are_remote() {
         helpers.spawn(storage::watch(platform.clone(), ended.clone()));
@@ -242,7 +244,8 @@ fn longest_deal(platform: &Platform, kind: Kind) -> Duration {
     if kind == Kind::Jobs {
         return DEALING;
     }
-    let own = platform.registry.task_types().filter_map(|(_, info)| info.timeout_seconds).max().unwrap_or(0);
+    let registry = platform.registry();
+    let own = registry.task_types().filter_map(|(_, info)| info.timeout_seconds).max().unwrap_or(0);
     DEALING + platform.settings.task_timeout.max(Duration::from_secs(u64::from(own)))
 }
 

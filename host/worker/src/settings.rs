@@ -31,7 +31,7 @@ pub struct WorkerSettings {
     /// How long a receive waits. Default 30 s.
     pub poll: Duration,
     /// How often the sweeper looks, how long work must be quiet before it is hinted at again, and how long work
-    /// whose plugin is missing waits before it is looked at again. Default 30 s.
+    /// whose plugin is missing waits before it is looked at again, unless a reload brings it. Default 30 s.
     pub sweep: Duration,
     /// Stop after this many tasks, for scaling by jobs. Default: never.
     pub max_tasks: Option<u64>,

@@ -33,9 +33,10 @@ impl Platform {
     /// `JOB_TYPE_UNKNOWN`, `TASK_TYPE_UNKNOWN`, `PARAM_INVALID`, the plugin's own findings, `BLOB_NOT_FOUND`,
     /// `FILE_EMPTY`, `FILE_TOO_LARGE`, or a failure of the store.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, ErrorInfo> {
-        let (plugin, info) = self.registry.job_type(&submission.job_type)?;
+        let registry = self.registry();
+        let (plugin, info) = registry.job_type(&submission.job_type)?;
         for task_type in &info.task_types {
-            self.registry.task_type(task_type)?;
+            registry.task_type(task_type)?;
         }
         let mut parameters = submission.parameters;
         let route_flag = take_route_flag(&mut parameters)?;

@@ -43,9 +43,15 @@ impl Platform {
         match stages.last() {
             Some(stage) if stage.remaining > 0 => self.stage_waits_for(job).await,
             Some(stage) => {
+                if let Some(reason) = self.waits_for_plugin("job", &job.job_type) {
+                    return Ok(Some(reason));
+                }
                 Ok(Some(self.jobs_queue_waits(&format!("to go on after stage {}", stage.number)).await?))
             }
-            None => Ok(Some(self.jobs_queue_waits("to plan its first stage").await?)),
+            None => match self.waits_for_plugin("job", &job.job_type) {
+                Some(reason) => Ok(Some(reason)),
+                None => Ok(Some(self.jobs_queue_waits("to plan its first stage").await?)),
+            },
         }
     }
 
@@ -62,12 +68,27 @@ impl Platform {
             }
         }
         let Some((task, reason)) = first else { return Ok(None) };
+        if let Some(reason) = self.waits_for_plugin("task", &task.task_type) {
+            return Ok(Some(format!("task {} waits for {reason}", task.task_id.short())));
+        }
         let reason = if self.is_served(&task.queue).await? {
             reason
         } else {
             format!("a worker: none serves {}", task.queue)
         };
         Ok(Some(format!("task {} waits for {reason}", task.task_id.short())))
+    }
+
+    /// A type that is not offered here; none where it is, or where no plugins are loaded here to tell.
+    fn waits_for_plugin(&self, what: &str, name: &str) -> Option<String> {
+        let registry = self.registry();
+        let asked = match what {
+            _ if registry.generation() == 0 => return None,
+            "job" => registry.job_type(name).map(drop),
+            _ => registry.task_type(name).map(drop),
+        };
+        let hint = asked.err()?.hint.map_or_else(String::new, |hint| format!("; {hint}"));
+        Some(format!("a plugin: none offers {what} type '{name}'{hint}"))
     }
 
     async fn jobs_queue_waits(&self, what_for: &str) -> Result<String, ErrorInfo> {

@@ -26,7 +26,7 @@ fn plugins() -> PathBuf {
 async fn loaded(file: &str) -> Registry {
     let mut registry = Registry::with_limits(Limits::default());
     let engine = PluginEngine::new().expect("an engine");
-    load_file(&engine, &plugins().join(file), None, Limits::default(), &mut registry).await;
+    load_file(&engine, &plugins().join(file), None, &mut registry).await;
     assert!(
         registry.reports()[0].error.is_none(),
         "`make plugins` builds {file}: {:?}",
@@ -44,7 +44,7 @@ async fn recorded(folder: &Path) -> Arc<SqliteStore> {
     let queue = EmbeddedQueue::new(db, QueueSettings::default());
     let settings = WorkerSettings { scratch: folder.join("scratch"), ..WorkerSettings::default() };
     let registry = Arc::new(loaded("dist/hello.wasm").await);
-    let platform = Platform::new(store.clone(), Arc::new(queue), Arc::new(zones), registry, settings)
+    let platform = Platform::new(store.clone(), Arc::new(queue), Arc::new(zones), registry.into(), settings)
         .recording(store.clone());
     let shutdown = Shutdown::default();
     let server = tokio::spawn(run(platform.clone(), shutdown.clone()));

@@ -114,7 +114,7 @@ impl Simulation {
                 Arc::new(SimStore { world: Arc::clone(&world), process }),
                 Arc::new(SimQueue { world: Arc::clone(&world), process }),
                 Arc::new(zones_in(&folder)),
-                Arc::clone(&registry),
+                Arc::clone(&registry).into(),
                 settings(&folder, process),
             )
         }

@@ -18,7 +18,10 @@ use crate::output;
 pub(crate) const SHOWN_TASKS: u32 = 20_000;
 
 pub(crate) async fn run(config: &Config, args: &JobsArgs, json: bool) -> Outcome {
-    let context = Context::open_to_look(config).await?;
+    let context = match &args.command {
+        Some(JobsCommand::Show { .. }) => Context::open_to_explain(config).await?,
+        _ => Context::open_to_look(config).await?,
+    };
     let store = &*context.platform.store;
     match &args.command {
         None => list(store, args.limit, json).await?,

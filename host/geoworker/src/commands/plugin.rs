@@ -4,6 +4,7 @@ use geoworker_machine::{ErrorInfo, codes};
 use geoworker_plugins::{LoadReport, Registry};
 use serde_json::{Value, json};
 
+use super::{plugin_lock, plugin_precompile, plugin_trust};
 use crate::cli::PluginCommand;
 use crate::config::Config;
 use crate::context::load_plugins;
@@ -12,14 +13,18 @@ use crate::output;
 
 pub(crate) async fn run(config: &Config, command: &PluginCommand, json: bool) -> Outcome {
     match command {
-        PluginCommand::List => Ok(list(&load_plugins(config).await?, json)),
-        PluginCommand::Inspect { name } => inspect(&load_plugins(config).await?, name, json),
+        PluginCommand::List => Ok(list(&*load_plugins(config).await?, json)),
+        PluginCommand::Inspect { name } => inspect(&*load_plugins(config).await?, name, json),
+        PluginCommand::Lock { check } => plugin_lock::run(&config.plugins, *check, json),
+        PluginCommand::Keygen { out } => plugin_trust::keygen(out, json),
+        PluginCommand::Sign { file, key } => plugin_trust::sign(file, key, json),
+        PluginCommand::Precompile { out } => plugin_precompile::run(config, out.as_deref(), json).await,
         PluginCommand::Replay(args) => super::plugin_replay::run(config, args, json).await,
     }
 }
 
 /// Exit status 1 where a file failed to load.
-fn list(registry: &Registry, json: bool) -> u8 {
+pub(super) fn list(registry: &Registry, json: bool) -> u8 {
     let reports = registry.reports();
     if json {
         output::json(&reports);

@@ -50,9 +50,8 @@ pub(crate) async fn run(config: &Config, args: &ReplayArgs, json: bool) -> Outco
 
 /// The candidate alone, held to the operator's limits.
 async fn load(config: &Config, args: &ReplayArgs) -> Result<Registry, ErrorInfo> {
-    let limits = limits(config)?;
-    let mut registry = Registry::with_limits(limits.clone());
-    load_file(&engine()?, &args.candidate, Some(&config.data_dir.join("cache")), limits, &mut registry).await;
+    let mut registry = Registry::with_limits(limits(config)?);
+    load_file(&engine()?, &args.candidate, Some(&config.data_dir.join("cache")), &mut registry).await;
     match registry.reports().first().and_then(|report| report.error.clone()) {
         Some(error) => Err(error),
         None => Ok(registry),

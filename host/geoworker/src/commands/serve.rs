@@ -22,6 +22,7 @@ pub(crate) async fn run(config: &Config, args: &ServeArgs) -> Outcome {
     let mut config = config.clone();
     config.worker.max_tasks = if args.once { Some(1) } else { args.max_tasks };
     config.worker.until_idle = args.once;
+    config.plugin_settings.trust.locked |= args.locked;
     create_data_dir(&config.data_dir)?;
     let embedded = matches!(config.backends.database, Database::Sqlite);
     config.worker.exclusive = embedded;
@@ -36,7 +37,8 @@ pub(crate) async fn run(config: &Config, args: &ServeArgs) -> Outcome {
         http.attach(context.platform.clone());
     }
     let mode = config.worker.mode;
-    let failed = context.platform.registry.reports().iter().filter(|report| report.error.is_some()).count();
+    let registry = context.platform.registry();
+    let failed = registry.reports().iter().filter(|report| report.error.is_some()).count();
     tracing::info!(
         mode = mode.as_str(),
         properties = ?mode.properties(),
@@ -46,6 +48,9 @@ pub(crate) async fn run(config: &Config, args: &ServeArgs) -> Outcome {
         "geoworker {} serves",
         env!("CARGO_PKG_VERSION")
     );
+    drop(registry);
+    let plugins = context.platform.plugins.clone();
+    let watching = tokio::spawn(geoworker_plugins::watch(plugins, config.plugin_settings.watch));
     let mut server = tokio::spawn(geoworker_worker::run(context.platform.clone(), shutdown.clone()));
     let ended = tokio::select! {
         ended = &mut server => ended,
@@ -62,6 +67,7 @@ pub(crate) async fn run(config: &Config, args: &ServeArgs) -> Outcome {
             }
         }
     };
+    watching.abort();
     // Probes answer until nothing runs any more.
     if let Some(http) = http {
         http.end().await;

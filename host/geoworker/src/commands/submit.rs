@@ -60,7 +60,7 @@ async fn follow_with(
 /// # Errors
 /// What the platform refuses.
 pub(crate) async fn submit(platform: &Platform, args: &JobArgs) -> Result<Submitted, ErrorInfo> {
-    let parameters = parameters(&platform.registry, args)?;
+    let parameters = parameters(&platform.registry(), args)?;
     let submission =
         Submission { job_type: args.job_type.clone(), parameters, force: args.force, correlation_id: None };
     let submitted = platform.submit(submission).await;
