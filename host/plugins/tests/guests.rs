@@ -217,6 +217,7 @@ async fn the_cache_serves_whole_artefacts_only() {
     let artefacts: Vec<PathBuf> = std::fs::read_dir(cache.path())
         .expect("lists")
         .map(|entry| entry.expect("is there").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cwasm"))
         .collect();
     assert_eq!(artefacts.len(), 2);
     for path in &artefacts {
