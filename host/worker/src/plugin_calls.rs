@@ -104,7 +104,7 @@ mod tests {
         for line in [
             "geoworker_plugin_calls_total{plugin=\"hello.wasm\",export=\"handle\",outcome=\"failed\"} 2",
             "geoworker_plugin_calls_total{plugin=\"hello.wasm\",export=\"handle\",outcome=\"PLUGIN_TRAP\"} 1",
-            "geoworker_plugin_call_seconds_bucket{le=\"0.005\",plugin=\"hello.wasm\",export=\"handle\"} 4",
+            "geoworker_plugin_call_seconds_bucket{plugin=\"hello.wasm\",export=\"handle\",le=\"0.005\"} 4",
             "geoworker_plugin_memory_high_water_bytes{plugin=\"hello.wasm\"} 30",
         ] {
             assert!(text.contains(line), "{line} is not in:\n{text}");
