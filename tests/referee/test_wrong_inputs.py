@@ -129,7 +129,9 @@ def test_broken_plugins_disable_only_themselves(make_geoworker, tmp_path):
     (folder / "empty.wasm").write_bytes(b"")
     (folder / "wrong_world.wasm").write_bytes(b"\0asm\x0d\0\x01\0")
     (folder / "core.wasm").write_bytes(b"\0asm\x01\0\0\0")
+    # The same content under two names is one plugin; other content with the same types is in the way.
     (folder / "copy.wasm").write_bytes((folder / "hello.wasm").read_bytes())
+    (folder / "rival.wasm").write_bytes((folder / "hello.wasm").read_bytes() + b"\0\x05\x04note")
     geoworker = make_geoworker(GEOWORKER_PLUGINS=str(folder))
     reports = {r["file"]: r["error"] and r["error"]["code"] for r in geoworker.json("plugin", "list", code=1)}
     assert reports == {
@@ -138,8 +140,9 @@ def test_broken_plugins_disable_only_themselves(make_geoworker, tmp_path):
         "wrong_world.wasm": "PLUGIN_WORLD_MISMATCH",
         "core.wasm": "PLUGIN_WORLD_MISMATCH",
         "copy.wasm": None,
-        "hello.wasm": "PLUGIN_CONFLICT",
+        "hello.wasm": None,
         "raster.wasm": None,
+        "rival.wasm": "PLUGIN_CONFLICT",
     }
     job = geoworker.json("run", "hello_world")
     assert job["state"] == "completed"
